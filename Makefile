@@ -1,0 +1,70 @@
+# Thin: what each target runs stands in deploy/setup, CMakeLists.txt and tests/.
+BUILD ?= build/release
+JOBS ?= $(shell nproc)
+SETUP := deploy/setup/install_dependencies.sh
+CMAKE := cmake -G Ninja -Wno-dev
+export PENSTOCK_DEPS ?= $(HOME)/.cache/penstock/deps
+export PENSTOCK_BUILD := $(abspath $(BUILD))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup configure build demo serve test parity sanitize fuzz bench format lint clean
+
+help: ## this list
+	@echo 'Penstock: a gRPC server for Mixture-of-Experts models with a router per request.'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+setup:
+	@$(SETUP) build
+
+configure: setup
+	@mkdir -p $(BUILD)
+	@$(CMAKE) -S . -B $(BUILD) > $(BUILD)/configure.log || { cat $(BUILD)/configure.log; exit 1; }
+
+build: configure ## the server, the clients and the tests, in build/release
+	@ninja -C $(BUILD) -j$(JOBS)
+
+demo: configure ## a real model under six routers at once, over gRPC, measured live
+	@$(SETUP) demo
+	@ninja -C $(BUILD) -j$(JOBS) penstock penstock-cli
+	@deploy/demo/demo.sh
+
+serve: configure ## the demo model on the default ports, until Ctrl-C
+	@$(SETUP) demo
+	@ninja -C $(BUILD) -j$(JOBS) penstock
+	@deploy/demo/demo.sh --serve
+
+test: ## every test that needs no GPU
+	@$(SETUP) build test demo
+	@$(MAKE) --no-print-directory build
+	ctest --test-dir $(BUILD) --output-on-failure -j$(JOBS)
+
+parity: ## live against Hugging Face transformers and tokenizers (fetches 2 GB)
+	@$(SETUP) build test demo oracle
+	@$(MAKE) --no-print-directory build
+	$(PENSTOCK_DEPS)/oracle/bin/python -m pytest -q tests/parity
+
+sanitize: ## the torch-free layers under AddressSanitizer, UBSan and ThreadSanitizer
+	@$(SETUP) build test
+	tests/sanitize.sh $(JOBS)
+
+fuzz: ## every parser for a minute each (libFuzzer), from the kept corpus; FUZZ_SECONDS=60
+	@$(SETUP) build lint
+	tests/fuzz/fuzz.sh $(JOBS)
+
+bench: ## the figures of BENCHMARKS.md (CPU), beside Hugging Face transformers
+	@$(SETUP) build demo oracle
+	@$(MAKE) --no-print-directory build
+	tests/bench/bench.sh
+
+format: ## clang-format over our sources
+	@$(SETUP) lint
+	git ls-files '*.h' '*.cc' '*.proto' | xargs clang-format-14 -i
+
+lint: ## clang-tidy and clang-format, without changing anything
+	@$(SETUP) build lint
+	@$(MAKE) --no-print-directory configure
+	git ls-files '*.h' '*.cc' '*.proto' | xargs clang-format-14 --dry-run -Werror
+	run-clang-tidy-14 -quiet -p $(BUILD) -j $(JOBS) '$(CURDIR)/(kernels|routers|server|clients)/.*\.cc$$'
+
+clean: ## remove what was built here; the shared dependencies stay
+	rm -rf build

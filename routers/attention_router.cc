@@ -1,0 +1,40 @@
+// Heads of query and key, experts as keys: z = log of the mean over heads j of softmax(K_j q_j /
+// √(a/H)), q = W_q x. One head would be a low-rank linear router; a mixture of several is not.
+#include <utility>
+
+#include "routers/kind_rules.h"
+#include "routers/logit_routing.h"
+#include "routers/row_functions.h"
+
+namespace penstock {
+namespace {
+
+class AttentionRouter final : public LogitRouter {
+ public:
+  AttentionRouter(RouterSpec spec, std::vector<RouterTensors> layers, const RouterOptions& options)
+      : LogitRouter(std::move(spec)),
+        query_(Prepared(layers, "W_q", options)),
+        keys_(Prepared(layers, "K", options)) {}
+
+  at::Tensor Logits(int layer, const at::Tensor& hidden) const override {
+    return QueryKeyLogits(hidden.to(at::kFloat), query_[layer], keys_[layer]);
+  }
+
+ private:
+  std::vector<at::Tensor> query_;  // [a, d] per layer
+  std::vector<at::Tensor> keys_;   // [H, E, a/H] per layer
+};
+
+RouterKind Kind() {
+  return {.name = "attention",
+          .summary = "a mixture of softmaxes, one per head of query and key",
+          .hyper = QueryKeyHyper(),
+          .complaint = QueryKeyComplaint,
+          .tensors = QueryKeyTensors,
+          .flops = QueryKeyFlops};
+}
+
+const RouterRegistration registration(Kind(), &MakeRouterOf<AttentionRouter>);
+
+}  // namespace
+}  // namespace penstock

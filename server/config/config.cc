@@ -1,0 +1,74 @@
+#include "server/config/config.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+#include "server/base/status_macros.h"
+#include "server/config/references.h"
+#include "server/config/violations.h"
+#include "server/config/yaml_reader.h"
+#include "server/config/yaml_tree.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::uintmax_t kMaxFileBytes = 1
+                                         << 20;  // ParseYaml's bound, known before the file is read
+
+absl::StatusOr<std::string> ReadFile(const std::string& file) {
+  const auto unreadable = [&](const std::string& why) {
+    const std::string message = absl::StrCat(file, ": ", why);
+    return errno == ENOENT ? absl::NotFoundError(message) : absl::InvalidArgumentError(message);
+  };
+  std::error_code error;
+  const auto type = std::filesystem::status(file, error).type();
+  errno = type == std::filesystem::file_type::not_found ? ENOENT : error.value();
+  if (type == std::filesystem::file_type::not_found) return unreadable("no such file");
+  if (error) return unreadable(error.message());
+  if (type == std::filesystem::file_type::directory) return unreadable("got a folder, want a file");
+
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) return unreadable(std::strerror(errno));
+  std::string text;
+  for (std::istreambuf_iterator<char> it(stream), end; it != end && text.size() <= kMaxFileBytes;
+       ++it) {
+    text += *it;
+  }
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<v1::ServerConfig> ParseConfig(std::string_view yaml, const ConfigOptions& options) {
+  PENSTOCK_ASSIGN_OR_RETURN(YamlNode root, ParseYaml(yaml));
+  for (const std::string& override : options.overrides) {
+    PENSTOCK_RETURN_IF_ERROR(ApplyOverride(override, &root));
+  }
+  Violations violations;
+  v1::ServerConfig config;
+  ReadYaml(root, &config, &violations);
+  if (config.routers().default_().empty() && !options.built_in_routers.empty()) {
+    config.mutable_routers()->set_default_(options.built_in_routers.front());
+  }
+  CheckReferences(config, options.built_in_routers, &violations);
+  PENSTOCK_RETURN_IF_ERROR(violations.ToStatus());
+  return config;
+}
+
+absl::StatusOr<v1::ServerConfig> LoadConfig(const std::string& file, const ConfigOptions& options) {
+  PENSTOCK_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
+  return ParseConfig(text, options);
+}
+
+ConfigCheck CheckConfig(const std::string& file, const ConfigOptions& options) {
+  const absl::StatusOr<v1::ServerConfig> config = LoadConfig(file, options);
+  if (config.ok()) return {.valid = true, .text = absl::StrCat(file, ": valid\n")};
+  return {.valid = false, .text = absl::StrCat(config.status().message(), "\n")};
+}
+
+}  // namespace penstock

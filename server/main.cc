@@ -1,0 +1,22 @@
+// The program: its subcommands, and nothing else.
+#include "CLI/CLI.hpp"
+#include "server/commands.h"
+
+int main(int argc, char** argv) {
+  CLI::App app{"Penstock: a gRPC server for Mixture-of-Experts models with a router per request."};
+  app.name("penstock");
+  app.set_version_flag("--version", "penstock " PENSTOCK_VERSION);
+  app.require_subcommand(1);
+  app.footer("`penstock COMMAND --help` shows options and examples.");
+  int exit_code = penstock::kExitOk;
+  penstock::AddServeCommand(&app, &exit_code);
+  penstock::AddCheckConfigCommand(&app, &exit_code);
+  penstock::AddRoutersCommand(&app, &exit_code);
+  penstock::AddDemoModelCommand(&app, &exit_code);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? penstock::kExitOk : penstock::kExitUsage;
+  }
+  return exit_code;
+}

@@ -1,0 +1,110 @@
+// FeedForward's routing: each router on its own rows, and the counts of what it decided.
+#include <ctime>
+
+#include <algorithm>
+#include <cstring>
+
+#include "ATen/core/Tensor.h"
+#include "ATen/ops/empty.h"
+#include "ATen/ops/from_blob.h"
+#include "kernels/entropy.h"
+#include "routers/router.h"
+#include "routers/routing.h"
+#include "server/base/check.h"
+#include "server/model/reference/feed_forward.h"
+
+namespace penstock {
+namespace {
+
+absl::Duration ThreadTime() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return absl::DurationFromTimespec(time);
+}
+
+at::ScalarType TorchType(Element element) {
+  if (element == Element::kBF16) return at::kBFloat16;
+  return element == Element::kF16 ? at::kHalf : at::kFloat;
+}
+
+}  // namespace
+
+void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const void* x, StepRouting& routing) {
+  const std::int64_t k = config_.top_k, d = config_.hidden_size;
+  const std::int64_t row_bytes = d * static_cast<std::int64_t>(SizeOf(element_));
+  routed_.experts.resize(static_cast<std::size_t>(batch.rows * k));
+  routed_.weights.resize(static_cast<std::size_t>(batch.rows * k));
+  for (std::size_t g = 0; g < batch.routers.size(); ++g) {
+    const RouterRows& group = batch.routers[g];
+    const auto count = static_cast<std::int64_t>(group.rows.size());
+    const void* hidden = x;
+    if (count != batch.rows) {
+      auto* gathered = static_cast<std::byte*>(gathered_.Bytes(count * row_bytes));
+      for (std::int64_t i = 0; i < count; ++i) {
+        std::memcpy(gathered + i * row_bytes,
+                    static_cast<const std::byte*>(x) + group.rows[static_cast<std::size_t>(i)] * row_bytes,
+                    static_cast<std::size_t>(row_bytes));
+      }
+      hidden = gathered;
+    }
+    at::Tensor tokens = at::empty({count}, at::kLong);
+    for (std::int64_t i = 0; i < count; ++i) {
+      tokens.mutable_data_ptr<std::int64_t>()[i] =
+          batch.tokens[static_cast<std::size_t>(group.rows[static_cast<std::size_t>(i)])];
+    }
+    const at::Tensor rows =
+        at::from_blob(const_cast<void*>(hidden), {count, d}, at::TensorOptions().dtype(TorchType(element_)));
+
+    const absl::Duration before = ThreadTime();
+    const Routing decided = group.router->router->Route(sparse, rows, tokens);
+    routing.router_time[g] += ThreadTime() - before;
+
+    const at::Tensor experts = decided.experts.contiguous(), weights = decided.weights.contiguous();
+    const at::Tensor probabilities = decided.probabilities.contiguous(), finite = decided.finite.contiguous();
+    PENSTOCK_CHECK(experts.numel() == count * k && weights.numel() == count * k &&
+                   probabilities.numel() == count * config_.experts && finite.numel() == count)
+        << "router " << group.router->name << " answered " << experts.numel() << " experts for " << count << " rows";
+    for (std::int64_t i = 0; i < count; ++i) {
+      const auto row = static_cast<std::size_t>(group.rows[static_cast<std::size_t>(i)]);
+      std::copy_n(experts.const_data_ptr<std::int32_t>() + i * k, k, routed_.experts.data() + row * k);
+      for (std::int64_t rank = 0; rank < k; ++rank) {
+        const std::int32_t expert = routed_.experts[row * k + rank];
+        PENSTOCK_CHECK(expert >= 0 && expert < config_.experts) << "router " << group.router->name;
+      }
+      std::copy_n(weights.const_data_ptr<float>() + i * k, k, routed_.weights.data() + row * k);
+      if (!finite.const_data_ptr<bool>()[i] && !routing.failed[row]) {
+        routing.failed[row] = 1;
+        routing.failed_at[row] = layer;
+      }
+    }
+    if (group.counted_rows == 0) continue;
+    RoutingCounts counts;
+    counts.router = group.router->name;
+    counts.layer = layer;
+    counts.slots.resize(static_cast<std::size_t>(config_.experts));
+    Count(batch, group, probabilities.const_data_ptr<float>(), routing, counts);
+    routing.counts.push_back(std::move(counts));
+  }
+}
+
+// Rows whose request fails leave the counts from the layer on where they did.
+void FeedForward::Count(const StepBatch& batch, const RouterRows& group, const float* probabilities,
+                        const StepRouting& routing, RoutingCounts& counts) const {
+  const std::int64_t k = config_.top_k;
+  for (std::size_t i = 0; i < group.rows.size(); ++i) {
+    const auto row = static_cast<std::size_t>(group.rows[i]);
+    if (!batch.counted[row] || routing.failed[row]) continue;
+    const float* p = probabilities + static_cast<std::int64_t>(i) * config_.experts;
+    ++counts.rows;
+    counts.entropy += EntropyCpu(p, config_.experts);
+    for (std::int64_t rank = 0; rank < k; ++rank) {
+      const std::int32_t expert = routed_.experts[row * k + rank];
+      ++counts.slots[static_cast<std::size_t>(expert)];
+      // Unless they were divided by their sum, the weights are the chosen probabilities, for every kind: `hash` shows its
+      // calibrated mass there only.
+      counts.topk_mass += config_.norm_topk_prob ? p[expert] : routed_.weights[row * k + rank];
+    }
+  }
+}
+
+}  // namespace penstock

@@ -1,0 +1,332 @@
+#include "server/penstock_server.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "routers/package/router_catalogue.h"
+#include "server/backend.h"
+#include "server/base/log.h"
+#include "server/base/status_macros.h"
+#include "server/config/config.h"
+#include "server/config/duration.h"
+#include "server/config/endpoint.h"
+#include "server/config/reload.h"
+#include "server/config/schema.h"
+#include "server/config/yaml_writer.h"
+#include "server/engine/engine.h"
+#include "server/http/ops_server.h"
+#include "server/policy_of_config.h"
+#include "server/progress_bar.h"
+#include "server/router_kinds.h"
+#include "server/rpc/rpc_server.h"
+#include "server/telemetry/prometheus_telemetry.h"
+
+namespace penstock {
+namespace {
+
+constexpr char kVersion[] = PENSTOCK_VERSION;
+
+ConfigOptions OptionsOf(std::vector<std::string> overrides) {
+  return {.overrides = std::move(overrides), .built_in_routers = {std::string(kCheckpointRouter)}};
+}
+
+std::vector<std::string> TenantNames(const v1::ServerConfig& config) {
+  std::vector<std::string> names = {"default"};
+  for (const v1::TenantConfig& tenant : config.tenants()) names.push_back(tenant.name());
+  return names;
+}
+
+void SetUpLog(const v1::ServerConfig& config) {
+  SetLogFormat(config.log().format() == v1::LogConfig::FORMAT_JSON ? LogFormat::kJson : LogFormat::kText);
+}
+
+class Server final : public PenstockServer {
+ public:
+  Server(std::string config_file, std::vector<std::string> overrides, v1::ServerConfig config)
+      : config_file_(std::move(config_file)),
+        options_(OptionsOf(std::move(overrides))),
+        config_(std::move(config)),
+        drain_timeout_(ToDuration(config_.drain_timeout())) {}
+
+  ~Server() override {
+    // Against the flow of requests: no wire calls a frontend that is gone.
+    rpc_.reset();
+    ops_.reset();
+    frontend_.reset();  // stops the engine
+    engine_.reset();
+  }
+
+  absl::Status Start() {
+    SetUpLog(config_);
+    PENSTOCK_RETURN_IF_ERROR(StartOps());
+    PENSTOCK_ASSIGN_OR_RETURN(Backend backend, Load());
+    const ModelSpec spec = backend.model->spec();
+    PENSTOCK_RETURN_IF_ERROR(MakeTelemetry(spec));
+    PENSTOCK_RETURN_IF_ERROR(MakeRouters(backend));
+    PENSTOCK_RETURN_IF_ERROR(MakeEngine(std::move(backend.model)));
+    allow_other_base_ = backend.allow_other_base;
+    frontend_ = Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
+                                 PolicyOfConfig(config_, spec.name, spec.max_context), telemetry_.get());
+    frontend_->SetPolicy(PolicyOfConfig(config_, spec.name, spec.max_context));
+    PENSTOCK_RETURN_IF_ERROR(StartRpc(spec));
+    engine_->Start();
+    rpc_->SetReady(true);
+    ready_ = true;
+    const Endpoint grpc = *ParseEndpoint(config_.listen().grpc());
+    Log(LogLevel::kInfo, "serving",
+        {{"model", spec.name},
+         {"backend", spec.backend},
+         {"dtype", spec.dtype},
+         {"weight_bytes", spec.weight_bytes},
+         {"kv_tokens", spec.num_blocks * spec.block_tokens},
+         {"routers", static_cast<std::int64_t>(routers_->List().size())},
+         {"grpc", Endpoint{grpc.address, rpc_->port()}.ToString()},
+         {"ops", Endpoint{ParseEndpoint(config_.listen().ops())->address, ops_->port()}.ToString()}});
+    return absl::OkStatus();
+  }
+
+  void Reload() override {
+    const absl::Status status = TryReload();
+    telemetry_->OnReload(status.ok());
+    if (!status.ok()) {
+      Log(LogLevel::kError, "reload failed, the running configuration stays",
+          {{"file", config_file_}, {"error", std::string(status.message())}});
+    }
+  }
+
+  void Shutdown(absl::Duration timeout) override {
+    ready_ = false;
+    Log(LogLevel::kInfo, "draining",
+        {{"requests", std::int64_t{frontend_->live()}}, {"timeout_seconds", absl::ToDoubleSeconds(timeout)}});
+    rpc_->Shutdown(timeout);
+    engine_->Stop();
+    ops_->Stop();
+    Log(LogLevel::kInfo, "stopped");
+  }
+
+  absl::Duration drain_timeout() const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return drain_timeout_;
+  }
+
+  bool device_lost() const override { return lost_; }
+
+ private:
+  absl::Status StartOps() {
+    const Endpoint endpoint = *ParseEndpoint(config_.listen().ops());
+    HttpServer::Options options;
+    options.address = endpoint.address;
+    options.port = endpoint.port;
+    options.max_header_bytes = static_cast<std::size_t>(config_.limits().max_header_bytes());
+    OpsSources sources;
+    sources.metrics = [this] { return measuring_ ? telemetry_->ServeMetrics() : std::string(); };
+    sources.expert_metrics = [this] { return measuring_ ? telemetry_->ServeExpertMetrics() : std::string(); };
+    sources.readiness = [this] {
+      if (ready_) return absl::OkStatus();
+      return absl::UnavailableError(lost_ ? "the device is lost" : measuring_ ? "draining" : "loading the model");
+    };
+    sources.config = [this] {
+      std::lock_guard<std::mutex> lock(mutex_);
+      return ToYaml(config_);
+    };
+    PENSTOCK_ASSIGN_OR_RETURN(ops_, OpsServer::Start(options, std::move(sources)));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Backend> Load() {
+    if (config_.model().device() == v1::ModelConfig::DEVICE_CUDA) {
+      return absl::InvalidArgumentError("model.device: got cuda, want auto or cpu: this build has no CUDA backend");
+    }
+    ProgressBar bar("loading");
+    BackendOptions options;
+    options.model_path = config_.model().path();
+    options.dtype = EnumName(
+        *v1::ModelConfig::Dtype_descriptor()->FindValueByNumber(static_cast<int>(config_.model().dtype())));
+    options.max_batch = config_.engine().max_batch();
+    options.max_context = config_.engine().max_context();
+    options.block_tokens = config_.engine().block_tokens();
+    if (config_.engine().has_kv_memory()) options.kv_bytes = config_.engine().kv_memory();
+    options.routers_root = config_.routers().root();
+    options.allow_other_base = config_.routers().allow_other_base();
+    options.progress = [&bar](std::int64_t done, std::int64_t total) { bar.Update(done, total); };
+    return LoadBackend(options);
+  }
+
+  absl::Status MakeTelemetry(const ModelSpec& spec) {
+    PrometheusTelemetry::Options options;
+    options.num_experts = spec.num_experts;
+    options.top_k = spec.top_k;
+    options.layers = spec.sparse_layers;
+    options.tenants = TenantNames(config_);
+    options.build = {{"version", kVersion}, {"model", spec.name}, {"backend", spec.backend}, {"dtype", spec.dtype}};
+    PENSTOCK_ASSIGN_OR_RETURN(telemetry_, PrometheusTelemetry::Create(std::move(options)));
+    measuring_ = true;
+    return absl::OkStatus();
+  }
+
+  absl::Status MakeRouters(const Backend& backend) {
+    RouterSet::Options options;
+    options.loader = backend.load_router;
+    options.max_loaded = config_.routers().max_loaded();
+    options.on_change = [this](const std::vector<std::string>& names) { telemetry_->OnRoutersLoaded(names); };
+    options.user_of = [this](const std::string& name) { return UserOf(name); };
+    loader_ = backend.load_router;
+    routers_ = std::make_unique<RouterSet>(std::move(options), backend.own_router);
+    for (const v1::RouterEntry& entry : config_.routers().load()) {
+      const auto loaded = routers_->Load(entry.name(), entry.path(), /*replace=*/false);
+      if (!loaded.ok()) {
+        return absl::Status(loaded.status().code(),
+                            absl::StrCat("routers.load: ", entry.name(), ": ", loaded.status().message()));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status MakeEngine(std::unique_ptr<Model> model) {
+    Engine::Options options;
+    options.scheduler.max_batch = config_.engine().max_batch();
+    options.scheduler.prefill_chunk = config_.engine().prefill_chunk();
+    options.scheduler.token_budget = config_.engine().prefill_chunk() + config_.engine().max_batch();
+    options.scheduler.max_queue = config_.limits().max_queue();
+    options.scheduler.share_cache_across_tenants = config_.cache().share_across_tenants();
+    options.on_lost = [this](const absl::Status& status) {
+      ready_ = false;
+      lost_ = true;
+      Log(LogLevel::kError, "the device is lost", {{"status", std::string(status.message())}});
+      kill(getpid(), SIGTERM);
+    };
+    PENSTOCK_ASSIGN_OR_RETURN(engine_, Engine::Create(std::move(model), std::move(options), telemetry_.get()));
+    return absl::OkStatus();
+  }
+
+  absl::Status StartRpc(const ModelSpec& spec) {
+    RpcServer::Options options;
+    options.address = config_.listen().grpc();
+    options.max_request_bytes = static_cast<int>(config_.limits().max_message_bytes());
+    options.max_metadata_bytes = static_cast<int>(config_.limits().max_header_bytes());
+    options.drain_timeout = drain_timeout_;
+    options.server_version = kVersion;
+    options.router_kinds = RouterKindNames();
+    RpcServer::Dependencies dependencies;
+    dependencies.frontend = frontend_.get();
+    dependencies.routers = routers_.get();
+    dependencies.telemetry = telemetry_.get();
+    dependencies.model = spec;
+    dependencies.load = [this] { return engine_->Load(); };
+    dependencies.expert_stats = [this] { return telemetry_->Snapshot(); };
+    dependencies.shut_down = [this](absl::Duration timeout) {
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+        drain_timeout_ = timeout;
+      }
+      kill(getpid(), SIGTERM);
+    };
+    PENSTOCK_ASSIGN_OR_RETURN(rpc_, RpcServer::Start(std::move(options), std::move(dependencies)));
+    return absl::OkStatus();
+  }
+
+  // Why a router may not be unloaded; empty: it may.
+  std::string UserOf(const std::string& name) const {
+    const std::shared_ptr<const Policy> policy = frontend_->policy();
+    if (name == policy->default_router) return "it is routers.default";
+    for (const auto& [tenant, entry] : policy->tenants) {
+      if (entry.routing.pin == name) return absl::StrCat("tenant ", tenant, " is pinned to it");
+    }
+    return "";
+  }
+
+  absl::Status TryReload() {
+    PENSTOCK_ASSIGN_OR_RETURN(const v1::ServerConfig updated, LoadConfig(config_file_, options_));
+    v1::ServerConfig running;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      running = config_;
+    }
+    const ConfigReload reload = DiffForReload(running, updated);
+    *allow_other_base_ = reload.effective.routers().allow_other_base();
+    PENSTOCK_RETURN_IF_ERROR(ReloadRouters(running, reload.effective));
+    const ModelSpec& spec = engine_->model_spec();
+    frontend_->SetPolicy(PolicyOfConfig(reload.effective, spec.name, spec.max_context));
+    telemetry_->SetTenants(TenantNames(reload.effective));
+    SetUpLog(reload.effective);
+    RemoveRouters(running, reload.effective);
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      config_ = reload.effective;
+    }
+    for (const ConfigChange& change : reload.changes) {
+      Log(change.at_restart ? LogLevel::kWarning : LogLevel::kInfo, "reload", {{"change", change.ToString()}});
+    }
+    Log(LogLevel::kInfo, "reloaded",
+        {{"file", config_file_}, {"changes", static_cast<std::int64_t>(reload.changes.size())}});
+    return absl::OkStatus();
+  }
+
+  static const v1::RouterEntry* FindEntry(const v1::ServerConfig& config, const std::string& name) {
+    for (const v1::RouterEntry& entry : config.routers().load()) {
+      if (entry.name() == name) return &entry;
+    }
+    return nullptr;
+  }
+
+  // Loads what the file has new. Every package is tried before the first is taken, so that a bad one changes nothing.
+  absl::Status ReloadRouters(const v1::ServerConfig& running, const v1::ServerConfig& updated) {
+    std::vector<v1::RouterEntry> fresh;
+    for (const v1::RouterEntry& entry : updated.routers().load()) {
+      const v1::RouterEntry* old = FindEntry(running, entry.name());
+      if (old != nullptr && old->path() == entry.path()) continue;
+      PENSTOCK_RETURN_IF_ERROR(loader_(entry.name(), entry.path()).status());
+      fresh.push_back(entry);
+    }
+    for (const v1::RouterEntry& entry : fresh) {
+      PENSTOCK_RETURN_IF_ERROR(routers_->Load(entry.name(), entry.path(), /*replace=*/true).status());
+    }
+    return absl::OkStatus();
+  }
+
+  // Only what the file had: routers that came by LoadRouter stay.
+  void RemoveRouters(const v1::ServerConfig& running, const v1::ServerConfig& updated) {
+    for (const v1::RouterEntry& entry : running.routers().load()) {
+      if (FindEntry(updated, entry.name()) != nullptr) continue;
+      const absl::Status status = routers_->Unload(entry.name());
+      if (!status.ok()) {
+        Log(LogLevel::kWarning, "router not unloaded",
+            {{"router", entry.name()}, {"error", std::string(status.message())}});
+      }
+    }
+  }
+
+  const std::string config_file_;
+  const ConfigOptions options_;
+
+  mutable std::mutex mutex_;
+  v1::ServerConfig config_;
+  absl::Duration drain_timeout_;
+
+  std::atomic<bool> measuring_ = false, ready_ = false, lost_ = false;
+  std::unique_ptr<PrometheusTelemetry> telemetry_;
+  std::unique_ptr<OpsServer> ops_;
+  RouterLoader loader_;
+  std::shared_ptr<std::atomic<bool>> allow_other_base_;
+  std::unique_ptr<RouterSet> routers_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Frontend> frontend_;
+  std::unique_ptr<RpcServer> rpc_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PenstockServer>> PenstockServer::Start(const std::string& config_file,
+                                                                      std::vector<std::string> overrides) {
+  PENSTOCK_ASSIGN_OR_RETURN(v1::ServerConfig config, LoadConfig(config_file, OptionsOf(overrides)));
+  auto server = std::make_unique<Server>(config_file, std::move(overrides), std::move(config));
+  PENSTOCK_RETURN_IF_ERROR(server->Start());
+  return server;
+}
+
+}  // namespace penstock

@@ -1,0 +1,38 @@
+#include "server/policy_of_config.h"
+
+namespace penstock {
+
+Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name, int max_context) {
+  const v1::LimitsConfig& limits = config.limits();
+  Policy policy;
+  policy.model_name = model_name;
+  policy.default_router = config.routers().default_();
+  policy.log_prompts = config.log().prompts();
+  policy.limits = {.max_prompt_tokens = limits.max_prompt_tokens(),
+                   .max_new_tokens = limits.max_new_tokens(),
+                   .max_context = max_context,
+                   .max_choices = limits.max_n(),
+                   .max_stop_strings = limits.max_stop_strings(),
+                   .max_stop_bytes = limits.max_stop_string_bytes(),
+                   .max_stop_token_ids = limits.max_stop_token_ids(),
+                   .max_logit_bias = limits.max_logit_bias(),
+                   .max_logprobs = limits.max_logprobs(),
+                   .max_prompt_bytes = limits.max_message_bytes(),
+                   .max_response_queue = limits.max_stream_queue()};
+  policy.tenants["default"];
+  for (const v1::TenantConfig& tenant : config.tenants()) {
+    TenantPolicy& entry = policy.tenants[tenant.name()];
+    if (tenant.routers_size() > 0) {
+      entry.routing.allowed.emplace(tenant.routers().begin(), tenant.routers().end());
+    }
+    entry.routing.pin = tenant.pin();
+    entry.weight = tenant.weight();
+    entry.priority_ceiling = tenant.priority_ceiling();
+    if (tenant.requests_per_second() > 0) entry.requests_per_second = tenant.requests_per_second();
+    if (tenant.tokens_per_second() > 0) entry.tokens_per_second = tenant.tokens_per_second();
+    if (tenant.concurrent() > 0) entry.concurrent = tenant.concurrent();
+  }
+  return policy;
+}
+
+}  // namespace penstock

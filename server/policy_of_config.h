@@ -1,0 +1,14 @@
+// The reloadable part of the configuration as the frontend needs it.
+#pragma once
+
+#include <string>
+
+#include "penstock/v1/config.pb.h"
+#include "server/engine/policy.h"
+
+namespace penstock {
+
+// `config` is valid. `max_context`: what the model was loaded for.
+Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name, int max_context);
+
+}  // namespace penstock

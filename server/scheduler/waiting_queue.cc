@@ -1,0 +1,64 @@
+#include "server/scheduler/waiting_queue.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "server/base/check.h"
+
+namespace penstock {
+
+void WaitingQueue::PushBack(Sequence* sequence, absl::Duration now) {
+  std::list<Sequence*>& line = ClassOf(*sequence);
+  sequence->aged_from = now;
+  sequence->in_line = line.insert(line.end(), sequence);
+}
+
+void WaitingQueue::PushFront(Sequence* sequence, absl::Duration now) {
+  std::list<Sequence*>& line = ClassOf(*sequence);
+  auto behind = line.begin();
+  while (behind != line.end() && (*behind)->arrival < sequence->arrival) ++behind;
+  sequence->aged_from = now - sequence->waited;
+  if (behind != line.end()) {
+    sequence->aged_from = std::min(sequence->aged_from, (*behind)->aged_from);
+  }
+  sequence->in_line = line.insert(behind, sequence);
+}
+
+Sequence* WaitingQueue::Next(absl::Duration now) const {
+  Sequence* next = nullptr;
+  const auto rank = [&](const Sequence& sequence) {
+    return std::tuple(-EffectivePriority(sequence, now), sequence.tenant->served, sequence.arrival);
+  };
+  for (const auto& [tenant, line] : lines_) {
+    for (const std::list<Sequence*>& sequences : line->classes) {
+      if (sequences.empty()) continue;
+      Sequence* const first = sequences.front();
+      if (next == nullptr || rank(*first) < rank(*next)) next = first;
+    }
+  }
+  return next;
+}
+
+void WaitingQueue::Remove(Sequence* sequence) {
+  const auto line = lines_.find(sequence->tenant);
+  PENSTOCK_CHECK(line != lines_.end()) << "sequence " << sequence->spec->id << " does not wait";
+  line->second->classes[sequence->spec->priority].erase(sequence->in_line);
+  --size_;
+  if (--line->second->size == 0) lines_.erase(line);
+}
+
+int WaitingQueue::EffectivePriority(const Sequence& sequence, absl::Duration now) const {
+  absl::Duration rest;
+  const std::int64_t risen = absl::IDivDuration(now - sequence.aged_from, aging_, &rest);
+  return static_cast<int>(std::min<std::int64_t>(kMaxPriority, sequence.spec->priority + risen));
+}
+
+std::list<Sequence*>& WaitingQueue::ClassOf(const Sequence& sequence) {
+  std::unique_ptr<Line>& line = lines_[sequence.tenant];
+  if (line == nullptr) line = std::make_unique<Line>();
+  ++line->size;
+  ++size_;
+  return line->classes[sequence.spec->priority];
+}
+
+}  // namespace penstock

@@ -1,0 +1,37 @@
+#include "server/telemetry/exposition.h"
+
+#include "prometheus/text_serializer.h"
+
+namespace penstock {
+
+prometheus::ClientMetric& Exposition::NewSample(const Metric& metric, const MetricLabels& labels) {
+  const auto [position, is_new] = positions_.emplace(metric.name, families_.size());
+  if (is_new) {
+    families_.push_back(
+        {.name = metric.name, .help = metric.help, .type = metric.type, .metric = {}});
+  }
+  prometheus::ClientMetric& sample = families_[position->second].metric.emplace_back();
+  sample.label.reserve(labels.size());
+  for (const auto& [name, value] : labels) {
+    sample.label.push_back({.name = std::string(name), .value = value});
+  }
+  return sample;
+}
+
+void Exposition::Add(const Metric& metric, const MetricLabels& labels, double value) {
+  prometheus::ClientMetric& sample = NewSample(metric, labels);
+  if (metric.type == prometheus::MetricType::Counter) {
+    sample.counter.value = value;
+  } else {
+    sample.gauge.value = value;
+  }
+}
+
+void Exposition::Add(const Metric& metric, const MetricLabels& labels,
+                     const prometheus::Histogram& value) {
+  NewSample(metric, labels).histogram = value.Collect().histogram;
+}
+
+std::string Exposition::Text() const { return prometheus::TextSerializer().Serialize(families_); }
+
+}  // namespace penstock

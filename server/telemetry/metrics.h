@@ -1,0 +1,113 @@
+// Every series of the server: the one place that knows their names. Definitions are in README.md.
+#pragma once
+
+#include "prometheus/metric_type.h"
+
+namespace penstock {
+
+struct Metric {
+  const char* name;
+  prometheus::MetricType type;
+  const char* help;
+};
+
+namespace metrics {
+
+inline constexpr auto kCounter = prometheus::MetricType::Counter;
+inline constexpr auto kGauge = prometheus::MetricType::Gauge;
+inline constexpr auto kHistogram = prometheus::MetricType::Histogram;
+
+// Requests.
+inline constexpr Metric kRequests{"penstock_requests_total", kCounter,
+                                  "Requests that ended, refused ones included, by status code."};
+inline constexpr Metric kRequestDuration{"penstock_request_duration_seconds", kHistogram,
+                                         "Time from a request's arrival to its end."};
+inline constexpr Metric kTimeToFirstToken{"penstock_time_to_first_token_seconds", kHistogram,
+                                          "Time from a request's arrival to its first token."};
+inline constexpr Metric kInterTokenLatency{"penstock_inter_token_latency_seconds", kHistogram,
+                                           "Time between two tokens of one answer."};
+inline constexpr Metric kQueueDuration{
+    "penstock_queue_duration_seconds", kHistogram,
+    "Time from a request's arrival to its admission into the batch."};
+inline constexpr Metric kPrefillDuration{"penstock_prefill_duration_seconds", kHistogram,
+                                         "Time from a request's admission to its first token."};
+inline constexpr Metric kPromptTokens{"penstock_prompt_tokens_total", kCounter,
+                                      "Prompt tokens of ended requests, cached ones included."};
+inline constexpr Metric kCachedPromptTokens{
+    "penstock_cached_prompt_tokens_total", kCounter,
+    "Prompt tokens of ended requests that the prefix cache held."};
+inline constexpr Metric kGeneratedTokens{"penstock_generated_tokens_total", kCounter,
+                                         "Tokens generated for ended requests."};
+inline constexpr Metric kPrefixCacheTokens{
+    "penstock_prefix_cache_tokens_total", kCounter,
+    "Prompt tokens looked up in the prefix cache, by result."};
+
+// Steps and routers.
+inline constexpr Metric kStepDuration{"penstock_step_duration_seconds", kHistogram,
+                                      "Duration of a forward pass."};
+inline constexpr Metric kStepRows{"penstock_step_rows", kHistogram,
+                                  "Token rows of a forward pass."};
+inline constexpr Metric kStepRouters{"penstock_step_routers", kHistogram,
+                                     "Distinct routers with rows in one forward pass."};
+inline constexpr Metric kExpertPasses{"penstock_expert_passes_total", kCounter,
+                                      "Grouped expert products: one per sparse layer and forward "
+                                      "pass, whatever the number of routers."};
+inline constexpr Metric kRouterSeconds{"penstock_router_gpu_seconds_total", kCounter,
+                                       "Device time spent routing; on a CPU, thread time."};
+inline constexpr Metric kRouterTokens{"penstock_router_tokens_total", kCounter,
+                                      "Token rows routed, each counted once, not per layer."};
+inline constexpr Metric kEntropy{
+    "penstock_router_entropy_ratio", kGauge,
+    "Mean entropy of the routing probabilities over ln(experts), last 60 s."};
+inline constexpr Metric kLoadEntropy{"penstock_expert_load_entropy_ratio", kGauge,
+                                     "Entropy of the expert loads over ln(experts), last 60 s."};
+inline constexpr Metric kImbalance{"penstock_expert_imbalance_ratio", kGauge,
+                                   "Load of the busiest expert over the mean load, last 60 s."};
+inline constexpr Metric kLoadCv{"penstock_expert_load_cv", kGauge,
+                                "Coefficient of variation of the expert loads, last 60 s."};
+inline constexpr Metric kUtilization{
+    "penstock_expert_utilization_ratio", kGauge,
+    "Share of experts with at least a tenth of the mean load, last 60 s."};
+inline constexpr Metric kIdle{"penstock_experts_idle", kGauge,
+                              "Experts without any token, last 60 s."};
+inline constexpr Metric kTopkMass{"penstock_router_topk_mass_ratio", kGauge,
+                                  "Mean probability of the chosen experts together, last 60 s."};
+
+// State.
+inline constexpr Metric kRunning{"penstock_requests_running", kGauge, "Sequences in the batch."};
+inline constexpr Metric kWaiting{"penstock_requests_waiting", kGauge, "Sequences in the queue."};
+inline constexpr Metric kBlocks{"penstock_kv_blocks", kGauge, "Blocks of the KV cache, by state."};
+inline constexpr Metric kPreemptions{"penstock_preemptions_total", kCounter,
+                                     "Sequences that lost their blocks and were computed again."};
+
+// Tenants.
+inline constexpr Metric kTenantRequests{"penstock_tenant_requests_total", kCounter,
+                                        "Requests that ended, by tenant and status code."};
+inline constexpr Metric kTenantTokens{"penstock_tenant_tokens_total", kCounter,
+                                      "Tokens of ended requests, by tenant and kind."};
+inline constexpr Metric kTenantThrottled{"penstock_tenant_throttled_total", kCounter,
+                                         "Requests turned away, by tenant and exhausted limit."};
+
+// Server and process.
+inline constexpr Metric kReload{"penstock_config_last_reload_successful", kGauge,
+                                "1 if the last reload of the configuration was applied, else 0."};
+inline constexpr Metric kBuild{"penstock_build_info", kGauge,
+                               "1, with the build's properties as labels."};
+inline constexpr Metric kCpuSeconds{"process_cpu_seconds_total", kCounter,
+                                    "User and system CPU time of the process."};
+inline constexpr Metric kOpenFds{"process_open_fds", kGauge, "Open file descriptors."};
+inline constexpr Metric kMaxFds{"process_max_fds", kGauge,
+                                "Most file descriptors that may be open."};
+inline constexpr Metric kResidentMemory{"process_resident_memory_bytes", kGauge,
+                                        "Resident memory."};
+inline constexpr Metric kVirtualMemory{"process_virtual_memory_bytes", kGauge, "Virtual memory."};
+inline constexpr Metric kStartTime{"process_start_time_seconds", kGauge,
+                                   "Start of the process since the epoch."};
+
+// Tier 2.
+inline constexpr Metric kExpertTokens{
+    "penstock_expert_tokens_total", kCounter,
+    "Token rows routed to an expert; over a layer's experts they sum to k times the rows."};
+
+}  // namespace metrics
+}  // namespace penstock

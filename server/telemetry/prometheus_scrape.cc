@@ -1,0 +1,123 @@
+// The part of PrometheusTelemetry that a scrape runs. The mutex is held while one router's numbers
+// are copied, and not while text is made, so that a step waits for microseconds at most.
+#include "server/telemetry/process_metrics.h"
+#include "server/telemetry/prometheus_telemetry.h"
+#include "server/telemetry/router_series.h"
+
+namespace penstock {
+namespace {
+
+constexpr char kNoRouter[] = "none";
+constexpr const char* kPhases[] = {"prefill", "decode", "mixed"};  // by StepPhase
+
+}  // namespace
+
+std::string PrometheusTelemetry::ServeMetrics() const {
+  Exposition exposition;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    AddRouters(&exposition);
+    AddSteps(&exposition);
+    AddState(&exposition);
+    AddTenants(&exposition);
+  }
+  AddExpertMeasures(&exposition);
+  exposition.Add(metrics::kBuild, {options_.build.begin(), options_.build.end()}, 1);
+  AddProcessMetrics(&exposition);
+  return exposition.Text();
+}
+
+std::string PrometheusTelemetry::ServeExpertMetrics() const {
+  Exposition exposition;
+  for (const RouterExpertStats& router : Snapshot()) {
+    for (const LayerExpertStats& layer : router.layers) {
+      MetricLabels labels = {
+          {"router", router.router}, {"layer", std::to_string(layer.layer)}, {"expert", ""}};
+      for (std::size_t expert = 0; expert < layer.slots.size(); ++expert) {
+        labels.back().second = std::to_string(expert);
+        exposition.Add(metrics::kExpertTokens, labels, static_cast<double>(layer.slots[expert]));
+      }
+    }
+  }
+  return exposition.Text();
+}
+
+std::vector<RouterExpertStats> PrometheusTelemetry::Snapshot() const {
+  const std::int64_t second = NowSecond();
+  std::vector<RouterExpertStats> snapshot;
+  for (const std::string& name : RouterNames()) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const auto found = routers_.find(name);
+    if (found == routers_.end()) continue;  // unloaded since
+    snapshot.push_back({.router = name, .layers = found->second->experts.StatsAt(second)});
+  }
+  return snapshot;
+}
+
+std::vector<std::string> PrometheusTelemetry::RouterNames() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<std::string> names;
+  for (const auto& [name, series] : routers_) names.push_back(name);
+  return names;
+}
+
+void PrometheusTelemetry::AddSteps(Exposition* exposition) const {
+  for (std::size_t phase = 0; phase < std::size(kPhases); ++phase) {
+    exposition->Add(metrics::kStepDuration, {{"phase", kPhases[phase]}}, *step_durations_[phase]);
+    exposition->Add(metrics::kStepRows, {{"phase", kPhases[phase]}}, *step_rows_[phase]);
+  }
+  exposition->Add(metrics::kStepRouters, {}, *step_routers_);
+  exposition->Add(metrics::kExpertPasses, {}, static_cast<double>(expert_passes_));
+}
+
+void PrometheusTelemetry::AddRouters(Exposition* exposition) const {
+  for (const auto& [name, series] : routers_) series->AddTo(name, exposition);
+  for (const auto& [key, count] : unrouted_) {
+    exposition->Add(metrics::kRequests,
+                    {{"router", kNoRouter}, {"code", key.first}, {"api", key.second}},
+                    static_cast<double>(count));
+  }
+}
+
+void PrometheusTelemetry::AddExpertMeasures(Exposition* exposition) const {
+  for (const RouterExpertStats& router : Snapshot()) {
+    for (const LayerExpertStats& layer : router.layers) {
+      if (!layer.window) continue;
+      const MetricLabels labels = {{"router", router.router},
+                                   {"layer", std::to_string(layer.layer)}};
+      exposition->Add(metrics::kEntropy, labels, layer.window->entropy_ratio);
+      exposition->Add(metrics::kLoadEntropy, labels, layer.window->load_entropy_ratio);
+      exposition->Add(metrics::kImbalance, labels, layer.window->imbalance_ratio);
+      exposition->Add(metrics::kLoadCv, labels, layer.window->load_cv);
+      exposition->Add(metrics::kUtilization, labels, layer.window->utilization_ratio);
+      exposition->Add(metrics::kIdle, labels, static_cast<double>(layer.window->idle));
+      exposition->Add(metrics::kTopkMass, labels, layer.window->topk_mass_ratio);
+    }
+  }
+}
+
+void PrometheusTelemetry::AddState(Exposition* exposition) const {
+  exposition->Add(metrics::kRunning, {}, static_cast<double>(load_.running));
+  exposition->Add(metrics::kWaiting, {}, static_cast<double>(load_.waiting));
+  exposition->Add(metrics::kBlocks, {{"state", "free"}}, static_cast<double>(load_.blocks_free));
+  exposition->Add(metrics::kBlocks, {{"state", "active"}},
+                  static_cast<double>(load_.blocks_active));
+  exposition->Add(metrics::kBlocks, {{"state", "cached"}},
+                  static_cast<double>(load_.blocks_cached));
+  exposition->Add(metrics::kPreemptions, {}, static_cast<double>(load_.preemptions));
+  exposition->Add(metrics::kReload, {}, reload_successful_ ? 1 : 0);
+}
+
+void PrometheusTelemetry::AddTenants(Exposition* exposition) const {
+  const auto add = [&](const Metric& metric, const char* label, const LabelledCounts& counts) {
+    for (const auto& [key, count] : counts) {
+      exposition->Add(metric, {{"tenant", key.first}, {label, key.second}},
+                      static_cast<double>(count));
+    }
+  };
+  add(metrics::kTenantRequests, "code", tenant_requests_);
+  add(metrics::kTenantTokens, "kind", tenant_tokens_);
+  add(metrics::kTenantThrottled, "reason", tenant_throttled_);
+}
+
+}  // namespace penstock

@@ -1,0 +1,93 @@
+// The server's events as Prometheus series. README.md lists and defines them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "prometheus/histogram.h"
+#include "server/base/clock.h"
+#include "server/telemetry/expert_ledger.h"
+#include "server/telemetry/exposition.h"
+#include "server/telemetry/telemetry.h"
+
+namespace penstock {
+
+struct RouterSeries;  // router_series.h
+
+// Events cost vector adds under one mutex; text is made outside of it, at a scrape. Series of a
+// router exist from the OnRoutersLoaded that first names it to the one that no longer does; loaded
+// again under the same name it starts from zero, which Prometheus takes as a counter reset. What a
+// router that is not (or no longer) loaded still does counts under router="none" as far as requests
+// go, and nowhere else.
+class PrometheusTelemetry final : public Telemetry {
+ public:
+  struct Options {
+    int num_experts = 0;                       // E
+    int top_k = 0;                             // k
+    std::vector<int> layers;                   // ascending indices of the layers that route
+    std::vector<std::string> tenants;          // configured ones; all others count as `other`
+    std::map<std::string, std::string> build;  // labels of penstock_build_info
+    const Clock* clock = &Clock::Real();       // outlives the telemetry
+  };
+
+  // INVALID_ARGUMENT naming the option: E or k not positive, k over E, layers not ascending.
+  static absl::StatusOr<std::unique_ptr<PrometheusTelemetry>> Create(Options options);
+  ~PrometheusTelemetry() override;
+
+  void OnStep(const StepEvent& step) override;
+  void OnRequestFinished(const RequestEvent& request) override;
+  void OnLoad(const LoadEvent& load) override;
+  void OnRoutersLoaded(const std::vector<std::string>& names) override;
+  void OnThrottled(std::string_view tenant, std::string_view reason) override;
+  void OnReload(bool successful) override;
+
+  // After a reload. Series of tenants that are no longer configured disappear.
+  void SetTenants(const std::vector<std::string>& names);
+
+  // The text of /metrics and of /metrics/experts ("text/plain; version=0.0.4"). Thread-safe.
+  std::string ServeMetrics() const;
+  std::string ServeExpertMetrics() const;
+
+  // What every loaded router decided, in total and in the last 60 s; sorted by name. Thread-safe.
+  std::vector<RouterExpertStats> Snapshot() const;
+
+ private:
+  // Label values of a counter, and its value.
+  using LabelledCounts = std::map<std::pair<std::string, std::string>, std::int64_t>;
+
+  explicit PrometheusTelemetry(Options options);
+
+  std::int64_t NowSecond() const;
+  RouterSeries* FindRouter(const std::string& name);       // null: not loaded
+  std::string TenantLabel(std::string_view tenant) const;  // itself or "other"
+  std::vector<std::string> RouterNames() const;
+  void AddSteps(Exposition* exposition) const;
+  void AddRouters(Exposition* exposition) const;
+  void AddExpertMeasures(Exposition* exposition) const;
+  void AddState(Exposition* exposition) const;
+  void AddTenants(Exposition* exposition) const;
+
+  const Options options_;
+  mutable std::mutex mutex_;  // guards everything below
+  std::map<std::string, std::unique_ptr<RouterSeries>> routers_;
+  LabelledCounts unrouted_;  // {code, api}: requests of router="none"
+  std::vector<std::unique_ptr<prometheus::Histogram>> step_durations_, step_rows_;  // by StepPhase
+  std::unique_ptr<prometheus::Histogram> step_routers_;
+  std::int64_t expert_passes_ = 0;
+  LoadEvent load_;
+  bool reload_successful_ = true;  // the first load was, or there were no server
+  absl::flat_hash_set<std::string> tenants_;
+  LabelledCounts tenant_requests_, tenant_tokens_,
+      tenant_throttled_;  // {tenant, code | kind | reason}
+};
+
+}  // namespace penstock

@@ -1,0 +1,73 @@
+// The reference model under the real scheduler: sequences in, answers out. What the engine does, without its threads.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/model/reference/reference_model.h"
+#include "server/scheduler/scheduler.h"
+
+namespace penstock {
+
+// Everything that came of one sequence.
+struct RunnerAnswer {
+  std::vector<ScoredToken> tokens;
+  std::vector<ScoredToken> prompt_scores;
+  std::vector<RowTrace> traces;
+  std::optional<FinishReason> finish;
+  absl::Status error;
+  SequenceStats stats;
+
+  std::vector<TokenId> token_ids() const;
+};
+
+struct RunnerOptions {
+  ReferenceModelOptions model = {.num_blocks = 256};
+  Scheduler::Options scheduler = {};  // block_tokens and num_blocks are the model's
+  std::uint64_t router_seed = 1;
+};
+
+// Anything that goes wrong ends the process: it is the test's own mistake.
+class ModelRunner {
+ public:
+  ModelRunner(const std::string& folder, RunnerOptions options);
+
+  const Model& model() const { return *model_; }
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+
+  // Every registered kind; "linear" is the checkpoint's own gates, the others start from the seed.
+  std::vector<std::string> kinds() const;
+  std::shared_ptr<const LoadedRouter> router(const std::string& kind);
+
+  // `spec` gets an id, and the checkpoint's router if it has none. Its answer fills as steps run.
+  SequenceId Add(SequenceSpec spec);
+  // One step, if there is anything to do.
+  bool Step();
+  void Run();
+
+  const RunnerAnswer& answer(SequenceId id) const { return answers_.at(id); }
+  // Runs `spec` to its end, beside whatever was added before.
+  RunnerAnswer Answer(SequenceSpec spec);
+
+  // What the model returned so far, step by step.
+  const std::vector<StepResult>& results() const { return results_; }
+  const Scheduler& scheduler() const { return *scheduler_; }
+
+ private:
+  RunnerOptions options_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::map<std::string, std::shared_ptr<const LoadedRouter>> routers_;
+  std::map<SequenceId, RunnerAnswer> answers_;
+  std::vector<StepResult> results_;
+  SequenceId next_id_ = 1;
+  absl::Duration now_;
+};
+
+// Greedy, `count` new tokens.
+SequenceSpec GreedySpec(std::vector<TokenId> prompt, int count);
+
+}  // namespace penstock

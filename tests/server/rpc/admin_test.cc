@@ -1,0 +1,229 @@
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/server/rpc/error_details.h"
+#include "tests/server/rpc/harness.h"
+#include "tests/server/rpc/stream_client.h"
+
+namespace penstock {
+namespace {
+
+using AdminTest = RpcTest;
+
+TEST_F(AdminTest, LoadsListsReplacesAndUnloadsRouters) {
+  Serve();
+  v1::LoadRouterRequest load;
+  load.set_name("mlp-v3");
+  load.set_path("packages/mlp");
+  v1::LoadRouterResponse loaded;
+  grpc::ClientContext load_context;
+  ASSERT_TRUE(admin_->LoadRouter(&load_context, load, &loaded).ok());
+  EXPECT_EQ(loaded.router().name(), "mlp-v3");
+  EXPECT_EQ(loaded.router().path(), "packages/mlp");
+  EXPECT_EQ(loaded.replaced_fingerprint(), "");
+
+  v1::ListRoutersResponse list;
+  grpc::ClientContext list_context;
+  ASSERT_TRUE(admin_->ListRouters(&list_context, {}, &list).ok());
+  ASSERT_EQ(list.routers_size(), 2);
+  EXPECT_EQ(list.routers(0).name(), "linear");
+  EXPECT_TRUE(list.routers(0).is_default());
+  EXPECT_EQ(list.routers(0).package_fingerprint(), std::string(64, 'f'));
+  EXPECT_EQ(list.routers(0).loaded_at().seconds(), 1'700'000'000);
+  EXPECT_EQ(list.routers(0).loaded_at().nanos(), 500'000'000);
+  EXPECT_EQ(list.routers(1).name(), "mlp-v3");
+  EXPECT_FALSE(list.routers(1).is_default());
+  EXPECT_EQ(std::vector<std::string>(list.kinds().begin(), list.kinds().end()),
+            (std::vector<std::string>{"hash", "linear"}));
+
+  grpc::ClientContext again_context;
+  const grpc::Status again = admin_->LoadRouter(&again_context, load, &loaded);
+  EXPECT_EQ(again.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_EQ(DetailsOf(again).reason, "ROUTER_EXISTS");
+
+  load.set_replace(true);
+  grpc::ClientContext replace_context;
+  ASSERT_TRUE(admin_->LoadRouter(&replace_context, load, &loaded).ok());
+  EXPECT_EQ(loaded.replaced_fingerprint(), std::string(64, 'f'));
+
+  v1::UnloadRouterRequest unload;
+  unload.set_name("mlp-v3");
+  v1::UnloadRouterResponse unloaded;
+  grpc::ClientContext unload_context;
+  EXPECT_TRUE(admin_->UnloadRouter(&unload_context, unload, &unloaded).ok());
+  EXPECT_EQ(routers_.List().size(), 1u);
+}
+
+TEST_F(AdminTest, GetLoadTellsTheSchedulersLoad) {
+  Serve();
+  v1::GetLoadResponse load;
+  grpc::ClientContext context;
+  ASSERT_TRUE(admin_->GetLoad(&context, {}, &load).ok());
+  EXPECT_EQ(load.running(), 3);
+  EXPECT_EQ(load.waiting(), 4);
+  EXPECT_EQ(load.kv_blocks_free(), 5);
+  EXPECT_EQ(load.kv_blocks_active(), 6);
+  EXPECT_EQ(load.kv_blocks_cached(), 7);
+  EXPECT_EQ(load.preemptions(), 8);
+  EXPECT_EQ(load.kv_block_tokens(), 16);
+  EXPECT_FALSE(load.draining());
+}
+
+TEST_F(AdminTest, ExpertStatsHoldTheMeasuresOfTheWindow) {
+  ExpertMeasures measures;
+  measures.entropy_ratio = 0.5;
+  measures.imbalance_ratio = 1.5;
+  measures.idle = 1;
+  LayerExpertStats busy{.layer = 1,
+                        .rows = 10,
+                        .slots = {10, 5, 5, 0},
+                        .window_rows = 4,
+                        .window_slots = {4, 2, 2, 0},
+                        .window = measures};
+  LayerExpertStats idle{.layer = 2,
+                        .rows = 10,
+                        .slots = {5, 5, 5, 5},
+                        .window_rows = 0,
+                        .window_slots = {0, 0, 0, 0},
+                        .window = std::nullopt};
+  expert_stats_ = {{.router = "linear", .layers = {busy, idle}}, {.router = "gone", .layers = {}}};
+  Serve();
+  v1::GetExpertStatsRequest request;
+  request.set_router("linear");
+  v1::GetExpertStatsResponse stats;
+  grpc::ClientContext context;
+  ASSERT_TRUE(admin_->GetExpertStats(&context, request, &stats).ok());
+  ASSERT_EQ(stats.routers_size(), 1);
+  EXPECT_EQ(stats.routers(0).tokens(), 10);
+  ASSERT_EQ(stats.routers(0).layers_size(), 2);
+  const v1::LayerStats& first = stats.routers(0).layers(0);
+  EXPECT_EQ(first.layer(), 1);
+  EXPECT_EQ(first.expert_tokens(0), 10);
+  EXPECT_EQ(first.window_tokens(), 4);
+  EXPECT_DOUBLE_EQ(first.entropy_nats(), 0.5 * std::log(4.0));
+  EXPECT_EQ(first.entropy_ratio(), 0.5);
+  EXPECT_EQ(first.imbalance_ratio(), 1.5);
+  EXPECT_EQ(first.idle_experts(), 1);
+  EXPECT_FALSE(stats.routers(0).layers(1).has_entropy_ratio());
+
+  grpc::ClientContext all_context;
+  ASSERT_TRUE(admin_->GetExpertStats(&all_context, {}, &stats).ok());
+  EXPECT_EQ(stats.routers_size(), 2);
+}
+
+TEST_F(AdminTest, WatchSendsANewSnapshotEachTime) {
+  expert_stats_ = {{.router = "linear",
+                    .layers = {{.layer = 1,
+                                .rows = 1,
+                                .slots = {2, 0},
+                                .window_rows = 0,
+                                .window_slots = {},
+                                .window = {}}}}};
+  Serve();
+  v1::WatchExpertStatsRequest request;
+  request.mutable_interval()->set_nanos(100'000'000);
+  grpc::ClientContext context;
+  const auto reader = admin_->WatchExpertStats(&context, request);
+  v1::GetExpertStatsResponse stats;
+  ASSERT_TRUE(reader->Read(&stats));
+  EXPECT_EQ(stats.routers(0).tokens(), 1);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    expert_stats_[0].layers[0].rows = 2;
+  }
+  ASSERT_TRUE(reader->Read(&stats));
+  EXPECT_EQ(stats.routers(0).tokens(), 2);
+  context.TryCancel();
+  while (reader->Read(&stats)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(AdminTest, WatchOfAnUnloadedRouterEnds) {
+  Serve();
+  ASSERT_TRUE(routers_.Load("mlp", "p", false).ok());
+  v1::WatchExpertStatsRequest request;
+  request.set_router("mlp");
+  request.mutable_interval()->set_nanos(100'000'000);
+  grpc::ClientContext context;
+  const auto reader = admin_->WatchExpertStats(&context, request);
+  v1::GetExpertStatsResponse stats;
+  ASSERT_TRUE(reader->Read(&stats));
+  EXPECT_EQ(stats.routers_size(), 0);
+  ASSERT_TRUE(routers_.Unload("mlp").ok());
+  while (reader->Read(&stats)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(AdminTest, DrainCountsDownAndThenEndsTheProcess) {
+  Serve();
+  StreamClient client(inference_.get(), TextRequest());
+  const FakeFrontend::Started started = frontend_.WaitForStart();
+  grpc::ClientContext context;
+  const auto reader = admin_->Drain(&context, {});
+  v1::DrainResponse progress;
+  ASSERT_TRUE(reader->Read(&progress));
+  EXPECT_EQ(progress.remaining_requests(), 1);
+  EXPECT_FALSE(progress.done());
+  EXPECT_TRUE(frontend_.draining());
+  EXPECT_EQ(shut_downs(), 0u);
+
+  StreamClient late(inference_.get(), TextRequest());
+  EXPECT_EQ(late.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+
+  frontend_.Do([&] {
+    started.observer->OnAdmitted(TinyAdmission());
+    EXPECT_TRUE(started.observer->OnDelta(TextDelta("whole", 0, FinishReason::kStop)));
+    frontend_.End(started.number, absl::OkStatus());
+  });
+  ASSERT_TRUE(reader->Read(&progress));
+  EXPECT_EQ(progress.remaining_requests(), 0);
+  EXPECT_TRUE(progress.done());
+  EXPECT_FALSE(reader->Read(&progress));
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_TRUE(client.Wait().ok());
+  EXPECT_EQ(client.Text(), "whole");
+  EXPECT_LE(WaitForShutDown(), absl::Seconds(30));
+}
+
+TEST_F(AdminTest, DrainCutsOffWhatOutlivesItsTimeout) {
+  Serve();
+  StreamClient client(inference_.get(), TextRequest());
+  const FakeFrontend::Started started = frontend_.WaitForStart();
+  frontend_.Do([&] { started.observer->OnAdmitted(TinyAdmission()); });
+  v1::DrainRequest request;
+  request.mutable_timeout();
+  grpc::ClientContext context;
+  const auto reader = admin_->Drain(&context, request);
+  v1::DrainResponse progress;
+  bool done = false;
+  while (reader->Read(&progress)) done = progress.done();
+  EXPECT_TRUE(done);
+  EXPECT_TRUE(reader->Finish().ok());
+  const grpc::Status status = client.Wait();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(DetailsOf(status).reason, "SHUTTING_DOWN");
+  EXPECT_EQ(client.messages().back().deltas(0).finish_reason(), v1::FINISH_REASON_ERROR);
+  EXPECT_EQ(WaitForShutDown(), absl::ZeroDuration());
+}
+
+TEST_F(AdminTest, DrainGoesOnWithoutItsCaller) {
+  Serve();
+  StreamClient client(inference_.get(), TextRequest());
+  const FakeFrontend::Started started = frontend_.WaitForStart();
+  grpc::ClientContext context;
+  const auto reader = admin_->Drain(&context, {});
+  v1::DrainResponse progress;
+  ASSERT_TRUE(reader->Read(&progress));
+  context.TryCancel();
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_GT(WaitForShutDown(), absl::ZeroDuration());
+  EXPECT_TRUE(frontend_.draining());
+  client.Cancel();
+  client.Wait();
+}
+
+}  // namespace
+}  // namespace penstock
