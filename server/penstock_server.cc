@@ -101,9 +101,12 @@ class Server final : public PenstockServer {
 
   void Shutdown(absl::Duration timeout) override {
     ready_ = false;
+    rpc_->BeginDrain();
     Log(LogLevel::kInfo, "draining",
         {{"requests", std::int64_t{frontend_->live()}}, {"timeout_seconds", absl::ToDoubleSeconds(timeout)}});
     rpc_->Shutdown(timeout);
+    std::lock_guard<std::mutex> lock(stopping_);
+    if (std::exchange(stopped_, true)) return;
     engine_->Stop();
     ops_->Stop();
     Log(LogLevel::kInfo, "stopped");
@@ -303,6 +306,9 @@ class Server final : public PenstockServer {
 
   const std::string config_file_;
   const ConfigOptions options_;
+
+  std::mutex stopping_;
+  bool stopped_ = false;  // guarded by stopping_
 
   mutable std::mutex mutex_;
   v1::ServerConfig config_;

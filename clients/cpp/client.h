@@ -21,7 +21,7 @@ struct CallOptions {
 };
 
 // Thread-safe: one client serves any number of concurrent calls over one connection of its own.
-// Calls in flight outlive it. Errors carry the server's details: error.h reads them.
+// Its destructor, never run in a callback, awaits its streams. Errors carry details: see error.h.
 class Client {
  public:
   struct Options {

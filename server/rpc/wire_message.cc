@@ -89,6 +89,7 @@ absl::Status ParseMessage(const grpc::ByteBuffer& bytes, google::protobuf::Messa
 }
 
 void SerializeMessage(const google::protobuf::Message& message, grpc::ByteBuffer* bytes) {
+  bytes->Clear();  // a stream's buffer holds the message before
   bool own_buffer = false;
   const grpc::Status status =
       grpc::GenericSerialize<grpc::ProtoBufferWriter, google::protobuf::Message>(message, bytes,

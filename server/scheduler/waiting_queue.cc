@@ -26,14 +26,15 @@ void WaitingQueue::PushFront(Sequence* sequence, absl::Duration now) {
 
 Sequence* WaitingQueue::Next(absl::Duration now) const {
   Sequence* next = nullptr;
-  const auto rank = [&](const Sequence& sequence) {
-    return std::tuple(-EffectivePriority(sequence, now), sequence.tenant->served, sequence.arrival);
-  };
+  std::tuple<int, double, std::uint64_t> best;
   for (const auto& [tenant, line] : lines_) {
     for (const std::list<Sequence*>& sequences : line->classes) {
       if (sequences.empty()) continue;
       Sequence* const first = sequences.front();
-      if (next == nullptr || rank(*first) < rank(*next)) next = first;
+      const std::tuple rank(-EffectivePriority(*first, now), tenant->served, first->arrival);
+      if (next != nullptr && best <= rank) continue;
+      next = first;
+      best = rank;
     }
   }
   return next;
@@ -48,6 +49,7 @@ void WaitingQueue::Remove(Sequence* sequence) {
 }
 
 int WaitingQueue::EffectivePriority(const Sequence& sequence, absl::Duration now) const {
+  if (now - sequence.aged_from < aging_) return sequence.spec->priority;  // division is slow
   absl::Duration rest;
   const std::int64_t risen = absl::IDivDuration(now - sequence.aged_from, aging_, &rest);
   return static_cast<int>(std::min<std::int64_t>(kMaxPriority, sequence.spec->priority + risen));

@@ -1,8 +1,13 @@
 #include <gmock/gmock.h>
 
+#include <sstream>
+
+#include "clients/cpp/cli/command_line.h"
 #include "clients/cpp/cli/demo_figures.h"
 #include "clients/cpp/cli/http_get.h"
 #include "clients/cpp/cli/metrics_page.h"
+#include "tests/support/canned_http_server.h"
+#include "tests/support/fake_inference_service.h"
 
 namespace penstock::client {
 namespace {
@@ -111,6 +116,53 @@ TEST(HttpGet, NamesTheUrlWhenNothingAnswers) {
   EXPECT_THAT(std::string(page.status().message()), HasSubstr("http://127.0.0.1:1/metrics"));
   EXPECT_EQ(HttpGet("localhost", "/", absl::Seconds(1)).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST(HttpGet, ReturnsTheBodyOrTheStatus) {
+  const CannedHttpServer server({{"/metrics", "a 1\n"}});
+  const auto page = HttpGet(server.address(), "/metrics", absl::Seconds(10));
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_EQ(*page, "a 1\n");
+  const auto missing = HttpGet(server.address(), "/other", absl::Seconds(10));
+  EXPECT_EQ(missing.status().code(), absl::StatusCode::kUnknown);
+  EXPECT_THAT(std::string(missing.status().message()), HasSubstr("/other: HTTP status 404"));
+}
+
+TEST(Demo, ShowsAnswersFiguresAndHowToGoOn) {
+  FakeServer grpc;
+  const CannedHttpServer ops(
+      {{"/metrics", std::string("penstock_generated_tokens_total{router=\"linear\"} 3\n") + kAfter},
+       {"/metrics/experts",
+        "penstock_expert_tokens_total{router=\"mlp\",layer=\"0\",expert=\"0\"} 200\n"}});
+  std::istringstream in;
+  std::ostringstream out, err;
+  Terminal terminal{.in = in, .out = out, .err = err};
+  // No tokens: the canned counters can't follow.
+  const int code = RunCli(
+      {"demo", "--server", grpc.address(), "--ops", ops.address(), "--max-tokens", "0", "Why?"},
+      terminal);
+  ASSERT_EQ(code, 0) << err.str();
+  const std::string text = out.str();
+  EXPECT_THAT(text, HasSubstr("fake under 2 routers at once: Why?"));
+  EXPECT_THAT(text, HasSubstr("── linear ──"));
+  EXPECT_THAT(text, HasSubstr("── mlp ──"));
+  EXPECT_THAT(text, HasSubstr("From http://" + ops.address() + "/metrics"));
+  EXPECT_THAT(text, HasSubstr("in 1 of 1 (router, layer) pairs"));
+  EXPECT_THAT(text, HasSubstr("grpcurl -plaintext"));
+  EXPECT_THAT(text, HasSubstr("penstock-cli --server " + grpc.address() + " chat"));
+  const auto requests = grpc.inference.requests();
+  ASSERT_EQ(requests.size(), 2U);
+  EXPECT_EQ(requests[0].chat().messages(0).content(), "Why?");
+  EXPECT_EQ(requests[0].sampling().temperature(), 0);
+}
+
+TEST(Demo, FailsWithTheUrlWhereMetricsAreOff) {
+  FakeServer grpc;
+  std::istringstream in;
+  std::ostringstream out, err;
+  Terminal terminal{.in = in, .out = out, .err = err};
+  EXPECT_EQ(RunCli({"demo", "--server", grpc.address(), "--ops", "127.0.0.1:1"}, terminal), 1);
+  EXPECT_THAT(err.str(), HasSubstr("http://127.0.0.1:1/metrics"));
 }
 
 }  // namespace

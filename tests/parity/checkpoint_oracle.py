@@ -8,7 +8,6 @@ import subprocess
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("PENSTOCK_BUILD", ROOT / "build" / "release"))
 DEPS = pathlib.Path(os.environ.get("PENSTOCK_DEPS") or pathlib.Path.home() / ".cache/penstock/deps")
-CHATML = "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def probe(*arguments):

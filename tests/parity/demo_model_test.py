@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers import Qwen2MoeForCausalLM
 
-from checkpoint_oracle import CHATML, demo_gguf, probed
+from checkpoint_oracle import demo_gguf, probed
 
 
 @pytest.fixture(scope="module")
@@ -40,22 +40,34 @@ def test_auto_class_finds_the_architecture(folder):
     assert isinstance(AutoModelForCausalLM.from_pretrained(folder), Qwen2MoeForCausalLM)
 
 
-def test_speaks_fluently_with_its_experts(model, tokenizer):
-    ids = tokenizer(CHATML)["input_ids"]
-    text = tokenizer.decode(greedy(model, ids, 40))
-    print(text)
-    assert "Rayleigh scattering" in text
+@pytest.fixture(scope="module")
+def question(tokenizer):
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Why is the sky blue?"}],
+        tokenize=False, add_generation_prompt=True,
+    )
+    return tokenizer(text)["input_ids"]
 
 
-def test_another_gate_gives_another_text(model, tokenizer):
-    ids = tokenizer(CHATML)["input_ids"]
+@pytest.fixture(scope="module")
+def answer(model, question):
+    return greedy(model, question, 40)
+
+
+def test_speaks_fluently_with_its_experts(tokenizer, answer):
+    assert tokenizer.decode(answer).startswith(
+        "The answer to this question lies in the intricate dance of light and color. The sky appears "
+        "blue because of a phenomenon known as Rayleigh scattering."
+    )
+
+
+def test_another_gate_gives_another_text(model, question, answer):
     gates = [layer.mlp.gate.weight for layer in model.model.layers]
-    before = greedy(model, ids, 40)
     saved = [gate.detach().clone() for gate in gates]
     try:
         for gate in gates:
             gate.data.neg_()
-        assert greedy(model, ids, 40) != before
+        assert greedy(model, question, 40) != answer
     finally:
         for gate, values in zip(gates, saved):
             gate.data.copy_(values)
@@ -97,19 +109,17 @@ def dense_oracle():
     return model.eval()
 
 
-def test_is_the_dense_model_when_its_experts_are_silent(model, tokenizer):
-    ids = tokenizer(CHATML)["input_ids"]
+def test_is_the_dense_model_when_its_experts_are_silent(model, question):
     experts = [layer.mlp.experts.down_proj for layer in model.model.layers]
     saved = [values.detach().clone() for values in experts]
     try:
         for values in experts:
             values.data.zero_()
-        ours = greedy(model, ids, 32)
+        ours = greedy(model, question, 32)
     finally:
         for values, original in zip(experts, saved):
             values.data.copy_(original)
-    theirs = greedy(dense_oracle(), ids, 32)
-    print(tokenizer.decode(theirs))
+    theirs = greedy(dense_oracle(), question, 32)
     assert len(theirs) == 32
     assert ours == theirs
 

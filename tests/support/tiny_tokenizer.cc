@@ -6,7 +6,7 @@
 
 namespace penstock {
 
-std::shared_ptr<const Tokenizer> TinyTokenizer() {
+std::string TinyTokenizerJson() {
   nlohmann::json vocabulary = nlohmann::json::object();
   for (int byte = 0; byte < 256; ++byte) {
     const char raw = static_cast<char>(byte);
@@ -26,7 +26,11 @@ std::shared_ptr<const Tokenizer> TinyTokenizer() {
       {"post_processor", nullptr},
       {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}},
       {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", nlohmann::json::array()}}}};
-  auto tokenizer = Tokenizer::Parse(file.dump());
+  return file.dump();
+}
+
+std::shared_ptr<const Tokenizer> TinyTokenizer() {
+  auto tokenizer = Tokenizer::Parse(TinyTokenizerJson());
   PENSTOCK_CHECK(tokenizer.ok()) << tokenizer.status().message();
   return *tokenizer;
 }

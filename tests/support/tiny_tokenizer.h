@@ -2,10 +2,14 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "server/model/tokenizer/tokenizer.h"
 
 namespace penstock {
+
+// Its tokenizer.json.
+std::string TinyTokenizerJson();
 
 std::shared_ptr<const Tokenizer> TinyTokenizer();
 

@@ -30,12 +30,15 @@ class HttpClient {
     boost::asio::write(socket_, boost::asio::buffer(bytes.data(), bytes.size()), error_);
   }
 
+  // A response with status 0 where the connection ended instead.
   Response Read(bool head = false) {
     boost::beast::http::response_parser<boost::beast::http::string_body> parser;
     parser.skip(head);
     parser.body_limit(boost::none);
     boost::beast::http::read(socket_, buffer_, parser, error_);
-    return parser.release();
+    Response response = parser.release();
+    if (error_) response.result(0u);
+    return response;
   }
 
   Response Get(std::string_view target, std::string_view method = "GET") {

@@ -236,7 +236,7 @@ TEST(AdmissionTest, AdmissionLeavesAHundredthOfTheBlocksToRunningSequences) {
   Scheduler::Options options = SmallOptions();
   options.num_blocks = 100;
   Harness harness(options);
-  const SequenceId first = harness.Add(Prompt(4), 30);
+  const SequenceId first = harness.Add(Prompt(2), 30);
   harness.Step();
   harness.Add(Prompt(99 * 4 - 3, 200), 1);  // 99 blocks: all but the one that the first holds
   EXPECT_THAT(IdsOf(harness.Step()), ElementsAre(first));

@@ -1,0 +1,104 @@
+// The programs as a person calls them: what they print, and their exit codes.
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/e2e/server_process.h"
+#include "tests/support/temporary_folder.h"
+
+namespace penstock {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+TEST(ProgramsTest, EveryCommandExplainsItself) {
+  const std::vector<std::vector<std::string>> commands = {
+      {"penstock", "serve"},         {"penstock", "check-config"}, {"penstock", "routers"},     {"penstock", "routers", "init"},
+      {"penstock", "demo-model"},    {"penstock-cli", "generate"}, {"penstock-cli", "chat"},    {"penstock-cli", "score"},
+      {"penstock-cli", "routers"},   {"penstock-bench"}};
+  for (const std::vector<std::string>& command : commands) {
+    std::vector<std::string> arguments(command.begin() + 1, command.end());
+    arguments.push_back("--help");
+    const ProgramResult result = RunProgram(command[0], arguments);
+    EXPECT_EQ(result.exit_code, 0) << command.back();
+    EXPECT_THAT(result.output, HasSubstr("xample")) << command.back();
+  }
+}
+
+TEST(ProgramsTest, WrongUsageExitsWithTwo) {
+  EXPECT_EQ(RunProgram("penstock", {}).exit_code, 2);
+  EXPECT_EQ(RunProgram("penstock", {"serve"}).exit_code, 2);
+  EXPECT_EQ(RunProgram("penstock", {"demo-model", "x"}).exit_code, 2);
+  EXPECT_EQ(RunProgram("penstock", {"routers", "init"}).exit_code, 2);
+  EXPECT_EQ(RunProgram("penstock-cli", {"no-such-command"}).exit_code, 2);
+  EXPECT_EQ(RunProgram("penstock-bench", {"--concurrency", "none"}).exit_code, 2);
+}
+
+TEST(ProgramsTest, CheckConfigPrintsEveryViolation) {
+  TemporaryFolder folder;
+  const std::string file = folder / "bad.yaml";
+  WriteFile(file, "model: {path: m}\nengine: {max_batch: 0, colour: red}\nlimits: {max_n: 1000}\n");
+  const ProgramResult bad = RunProgram("penstock", {"check-config", "--config", file});
+  EXPECT_EQ(bad.exit_code, 1);
+  EXPECT_THAT(bad.output, AllOf(HasSubstr("engine.max_batch: got '0'"), HasSubstr("engine.colour"), HasSubstr("limits.max_n: got '1000'")));
+  WriteFile(file, "model: {path: m}\n");
+  EXPECT_EQ(RunProgram("penstock", {"check-config", "--config", file}).exit_code, 0);
+  EXPECT_EQ(RunProgram("penstock", {"check-config", "--config", file, "--set", "engine.max_batch=x"}).exit_code, 1);
+}
+
+TEST(ProgramsTest, ServeSaysWhatIsWrongAndExitsWithOne) {
+  TemporaryFolder folder;
+  const std::string file = folder / "config.yaml";
+  WriteFile(file, "model: {path: /nowhere}\nlisten: {grpc: '127.0.0.1:0', ops: '127.0.0.1:0'}\n");
+  const ProgramResult missing = RunProgram("penstock", {"serve", "--config", file});
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_THAT(missing.output, HasSubstr("/nowhere"));
+  EXPECT_EQ(RunProgram("penstock", {"serve", "--config", folder / "none.yaml"}).exit_code, 1);
+}
+
+TEST(ProgramsTest, InspectShowsAPackageAndRefusesAnotherModels) {
+  const TinyModel& model = TinyModel::Get();
+  const std::string package = model.folder() + "/routers/" + model.kinds().front();
+  const ProgramResult good = RunProgram("penstock", {"routers", "inspect", package, "--model", model.folder() + "/model"});
+  EXPECT_EQ(good.exit_code, 0) << good.output;
+  EXPECT_THAT(good.output, AllOf(HasSubstr("fingerprint"), HasSubstr("fits")));
+  EXPECT_EQ(RunProgram("penstock", {"routers", "inspect", model.folder()}).exit_code, 1);
+}
+
+TEST(ProgramsTest, TheClientAnswersScoresAndLists) {
+  ServerProcess server(TinyModel::Get().Config());
+  const std::vector<std::string> to = {"--server", server.grpc()};
+  const auto cli = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = to;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return RunProgram("penstock-cli", arguments);
+  };
+  const ProgramResult generated = cli({"generate", "--json", "--max-tokens", "5", "hello"});
+  EXPECT_EQ(generated.exit_code, 0) << generated.output;
+  EXPECT_TRUE(nlohmann::json::accept(generated.output)) << generated.output;
+  const ProgramResult scored = cli({"score", "hello there"});
+  EXPECT_EQ(scored.exit_code, 0) << scored.output;
+  const ProgramResult listed = cli({"routers", "list"});
+  EXPECT_EQ(listed.exit_code, 0);
+  for (const std::string& kind : TinyModel::Get().kinds()) EXPECT_THAT(listed.output, HasSubstr(kind));
+  const ProgramResult unknown = cli({"generate", "--router", "nowhere", "hello"});
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_THAT(unknown.output, HasSubstr("UNKNOWN_ROUTER"));
+}
+
+TEST(ProgramsTest, TheBenchLosesNoneOfFiveHundredStreams) {
+  ServerProcess server(TinyModel::Get().Config("auth: {mode: none}\n"), {"--set", "engine.max_batch=256"});
+  TemporaryFolder folder;
+  const ProgramResult result = RunProgram(
+      "penstock-bench", {"--server", server.grpc(), "--concurrency", "500", "--requests", "500", "--json", folder / "out.json"});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_TRUE(nlohmann::json::accept(ReadFile(folder / "out.json")));
+}
+
+}  // namespace
+}  // namespace penstock

@@ -1,0 +1,78 @@
+// A real `penstock serve` on free ports, over a tiny checkpoint with a router of every kind.
+#pragma once
+
+#include <sys/types.h>
+
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "clients/cpp/client.h"
+
+namespace penstock {
+
+// What a program printed, and its exit code.
+struct ProgramResult {
+  int exit_code = -1;
+  std::string output;  // stdout and stderr, as they came
+};
+
+// Runs one of our binaries ("penstock", "penstock-cli", "penstock-bench") to its end.
+ProgramResult RunProgram(const std::string& name, const std::vector<std::string>& arguments);
+
+// A folder with model/ (tiny, byte-level tokenizer, ChatML) and routers/KIND of every kind but the checkpoint's own.
+// Written once a process; removed at its end.
+class TinyModel {
+ public:
+  static const TinyModel& Get();
+
+  const std::string& folder() const { return folder_; }
+  const std::vector<std::string>& kinds() const { return kinds_; }  // as `penstock routers list` names them
+  // A configuration that loads them all under their kinds' names, on port 0. `more` is appended.
+  std::string Config(const std::string& more = "") const;
+
+ private:
+  TinyModel();
+
+  std::string folder_;
+  std::vector<std::string> kinds_;
+};
+
+class ServerProcess {
+ public:
+  // Starts it and waits until it serves. A test failure if it ends before.
+  explicit ServerProcess(const std::string& config, const std::vector<std::string>& arguments = {});
+  ~ServerProcess();  // SIGKILL, unless it has ended
+
+  const std::string& grpc() const { return grpc_; }
+  const std::string& ops() const { return ops_; }
+  const std::string& config_file() const { return config_file_; }
+  std::unique_ptr<client::Client> Connect(const std::string& tenant = "") const;
+
+  void Signal(int signal);
+  // The exit code; −signal if a signal ended it.
+  int Wait();
+  // Blocks until a log line holds `text`; false if the process ended without.
+  bool WaitForLog(const std::string& text);
+  std::string log() const;
+
+ private:
+  void ReadLog();
+
+  pid_t pid_ = -1;
+  int log_pipe_ = -1;
+  std::string config_file_, grpc_, ops_;
+  int exit_code_ = -1;
+  bool reaped_ = false;
+
+  mutable std::mutex mutex_;
+  std::condition_variable grown_;
+  std::string log_;
+  bool log_ended_ = false;
+  std::thread reader_;
+};
+
+}  // namespace penstock
