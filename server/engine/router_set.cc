@@ -11,14 +11,16 @@ namespace penstock {
 namespace {
 
 constexpr std::size_t kMaxNameLength = 63;
+// What metrics call the router of requests that were refused before one was chosen.
+constexpr char kNoRouter[] = "none";
 
 absl::Status CheckName(const std::string& name) {
   const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
   bool good = !name.empty() && name.size() <= kMaxNameLength && letter(name.front());
   for (const char c : name) good = good && (letter(c) || c == '.' || c == '_' || c == '-');
-  if (good) return absl::OkStatus();
+  if (good && name != kNoRouter) return absl::OkStatus();
   return InvalidField("name", absl::StrCat("\"", name, "\""),
-                      "1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit");
+                      "1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit; not \"none\"");
 }
 
 }  // namespace

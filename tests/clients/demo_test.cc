@@ -119,7 +119,8 @@ TEST(HttpGet, NamesTheUrlWhenNothingAnswers) {
 }
 
 TEST(HttpGet, ReturnsTheBodyOrTheStatus) {
-  const CannedHttpServer server({{"/metrics", "a 1\n"}});
+  const std::map<std::string, std::string> pages = {{"/metrics", "a 1\n"}};
+  const CannedHttpServer server(pages);
   const auto page = HttpGet(server.address(), "/metrics", absl::Seconds(10));
   ASSERT_TRUE(page.ok()) << page.status();
   EXPECT_EQ(*page, "a 1\n");
@@ -130,10 +131,11 @@ TEST(HttpGet, ReturnsTheBodyOrTheStatus) {
 
 TEST(Demo, ShowsAnswersFiguresAndHowToGoOn) {
   FakeServer grpc;
-  const CannedHttpServer ops(
-      {{"/metrics", std::string("penstock_generated_tokens_total{router=\"linear\"} 3\n") + kAfter},
-       {"/metrics/experts",
-        "penstock_expert_tokens_total{router=\"mlp\",layer=\"0\",expert=\"0\"} 200\n"}});
+  const std::map<std::string, std::string> pages = {
+      {"/metrics", std::string("penstock_generated_tokens_total{router=\"linear\"} 3\n") + kAfter},
+      {"/metrics/experts",
+       "penstock_expert_tokens_total{router=\"mlp\",layer=\"0\",expert=\"0\"} 200\n"}};
+  const CannedHttpServer ops(pages);
   std::istringstream in;
   std::ostringstream out, err;
   Terminal terminal{.in = in, .out = out, .err = err};

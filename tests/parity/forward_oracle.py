@@ -115,8 +115,12 @@ class Probe:
 
 
 def hf_greedy(model, prompt, new_tokens):
+    ids = torch.tensor([prompt])
     with torch.no_grad():
-        out = model.generate(torch.tensor([prompt]), max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False)
+        # Without a mask of its own, generate takes tokens with the padding's id for padding.
+        out = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
+        )
     return out[0, len(prompt):].tolist()
 
 

@@ -16,7 +16,7 @@ namespace {
 
 constexpr char kExamples[] = R"(Examples:
   penstock-bench --concurrency 32 --requests 512
-  penstock-bench --rate 8 --duration 60 --routers linear=1,mlp=1,hash=2
+  penstock-bench --rate 8 --duration 60 --routers control=1,a=1,b=2
   penstock-bench --concurrency 500 --requests 2000 --prompt-tokens 32-256 --output-tokens 16-128 --connections 4
   penstock-bench --concurrency 8 --requests 64 --prompt-file prompts.txt --json run.json
 
@@ -64,7 +64,7 @@ void AddFlags(CLI::App& app, BenchFlags& flags) {
   app.add_option("--seed", flags.load.seed, "Of prompts, lengths and arrivals")
       ->capture_default_str();
 
-  app.add_option("--routers", flags.routers, "Mix, e.g. linear=1,mlp=2 (unset: as assigned)");
+  app.add_option("--routers", flags.routers, "Mix, e.g. control=1,a=2 (unset: as assigned)");
   CLI::Option* prompt_tokens =
       app.add_option("--prompt-tokens", flags.prompt_tokens,
                      "Length of prompts of random tokens: N or FIRST-LAST, uniform")

@@ -45,7 +45,7 @@ class PoissonArrivals {
 // noise to what is compared.
 class RouterMix {
  public:
-  // "linear=1,mlp=2"; "linear" alone weighs 1; "" is one nameless router, which the server assigns.
+  // "control=1,a=2"; "control" alone weighs 1; "" is one nameless router, which the server assigns.
   // INVALID_ARGUMENT for a name twice or a weight that isn't positive.
   static absl::StatusOr<RouterMix> Parse(std::string_view text);
 

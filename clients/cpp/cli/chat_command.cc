@@ -12,7 +12,7 @@ namespace penstock::client {
 namespace {
 
 constexpr char kExamples[] = R"(  penstock-cli chat
-  penstock-cli chat --router mlp --system "You are terse." --temperature 0.7
+  penstock-cli chat --router a --system "You are terse." --temperature 0.7
   echo "Why is the sky blue?" | penstock-cli chat
 
 While it runs: /router [NAME] (none: assigned), /system TEXT, /reset, /help, /quit.

@@ -14,9 +14,9 @@ constexpr int kUsage = 2;
 
 constexpr char kExamples[] = R"(Examples:
   penstock-cli generate "The sky is blue because"
-  penstock-cli generate --router linear,mlp,hash "The sky is blue because"
-  penstock-cli chat --router mlp
-  penstock-cli score --router linear,mlp --file essay.txt
+  penstock-cli generate --router control,a,b "The sky is blue because"
+  penstock-cli chat --router a
+  penstock-cli score --router control,a --file essay.txt
   penstock-cli routers list
   penstock-cli COMMAND --help)";
 

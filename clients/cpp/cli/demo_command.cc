@@ -15,7 +15,7 @@ namespace penstock::client {
 namespace {
 
 constexpr char kExamples[] = R"(  penstock-cli demo
-  penstock-cli demo --router linear,mlp,hash --ops 127.0.0.1:9400 "Why is the sky blue?")";
+  penstock-cli demo --router control,a,b --ops 127.0.0.1:9400 "Why is the sky blue?")";
 
 constexpr absl::Duration kPageTimeout = absl::Seconds(10);
 // Counters follow the last token by a moment.

@@ -11,7 +11,7 @@ namespace {
 constexpr char kExamples[] =
     R"(  penstock-cli generate "The sky is blue because" --max-tokens 48
   penstock-cli generate --chat --system "Answer in one sentence." "Why is the sky blue?"
-  penstock-cli generate --router linear,mlp,hash --temperature 0 "Once upon a time"
+  penstock-cli generate --router control,a,b --temperature 0 "Once upon a time"
   git diff | penstock-cli generate --chat --system "Describe this change."
   penstock-cli generate --json --logprobs 3 "2 + 2 =" | jq .choices[0].text)";
 

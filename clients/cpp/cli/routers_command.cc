@@ -122,9 +122,9 @@ absl::Status ShowStats(const StatsFlags& flags, const Invocation& invocation) {
 void AddRoutersCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* routers = AddCommand(app, "routers", "Lists, loads, unloads and measures routers",
                                  R"(  penstock-cli routers list
-  penstock-cli routers load mlp-v3 --path mlp-v3
-  penstock-cli routers stats mlp-v3
-  penstock-cli routers unload mlp-v3)");
+  penstock-cli routers load candidate --path candidate-v3
+  penstock-cli routers stats candidate
+  penstock-cli routers unload candidate)");
   routers->require_subcommand(1);
 
   CLI::App* list = AddCommand(*routers, "list", "The routers that are loaded now",
@@ -133,8 +133,8 @@ void AddRoutersCommand(CLI::App& app, Invocation& invocation) {
 
   const auto request = std::make_shared<v1::LoadRouterRequest>();
   CLI::App* load = AddCommand(*routers, "load", "Loads a package; requests in flight are untouched",
-                              R"(  penstock-cli routers load mlp-v3
-  penstock-cli routers load control --path experiments/mlp-v4 --replace)");
+                              R"(  penstock-cli routers load candidate
+  penstock-cli routers load control --path experiments/candidate-v4 --replace)");
   load->add_option_function<std::string>(
           "NAME", [request](const std::string& name) { request->set_name(name); },
           "What requests will call it")
@@ -151,7 +151,7 @@ void AddRoutersCommand(CLI::App& app, Invocation& invocation) {
 
   const auto name = std::make_shared<std::string>();
   CLI::App* unload = AddCommand(*routers, "unload", "Takes a router away once its requests end",
-                                "  penstock-cli routers unload mlp-v3");
+                                "  penstock-cli routers unload candidate");
   unload->add_option("NAME", *name, "A loaded router")->required();
   unload->callback([name, &invocation] {
     invocation.run = [name, &invocation] { return UnloadRouter(*name, invocation); };
@@ -160,7 +160,7 @@ void AddRoutersCommand(CLI::App& app, Invocation& invocation) {
   const auto flags = std::make_shared<StatsFlags>();
   CLI::App* stats = AddCommand(*routers, "stats", "Expert load by router and layer",
                                R"(  penstock-cli routers stats
-  penstock-cli routers stats mlp-v3 --experts
+  penstock-cli routers stats candidate --experts
   penstock-cli routers stats --watch 5)");
   stats->add_option("NAME", flags->router, "A loaded router (unset: all)");
   stats->add_flag("--experts", flags->experts, "Also the tokens of every expert since start");

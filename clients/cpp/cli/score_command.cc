@@ -15,8 +15,8 @@ namespace penstock::client {
 namespace {
 
 constexpr char kExamples[] = R"(  penstock-cli score "The capital of France is Paris."
-  penstock-cli score --router linear,mlp,hash --file essay.txt
-  penstock-cli score --router linear,mlp --no-tokens < essay.txt
+  penstock-cli score --router control,a,b --file essay.txt
+  penstock-cli score --router control,a --no-tokens < essay.txt
   penstock-cli score --json --top 3 "2 + 2 = 4")";
 
 struct ScoreFlags {

@@ -13,8 +13,8 @@ namespace penstock::client {
 namespace {
 
 constexpr char kExamples[] = R"(  penstock-cli trace "The sky is" --max-tokens 8
-  penstock-cli trace --router mlp --layers 0,12,23 "The sky is"
-  penstock-cli trace --json --router hash "The sky is")";
+  penstock-cli trace --router a --layers 0,12,23 "The sky is"
+  penstock-cli trace --json --router a "The sky is")";
 
 struct TraceFlags {
   RequestFlags request;

@@ -12,7 +12,7 @@
 namespace penstock {
 
 struct ReferenceModelOptions {
-  std::string name;             // served name; empty: the checkpoint folder's
+  std::string name = "";        // served name; empty: the checkpoint folder's
   std::string dtype = "auto";   // "auto" (the checkpoint's), "float32", "bfloat16" or "float16"
   int block_tokens = 16;        // positions of a KV block
   std::int64_t num_blocks = 0;  // of the KV cache: at least 1
