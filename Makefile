@@ -6,6 +6,10 @@ CMAKE := cmake -G Ninja -Wno-dev
 export PENSTOCK_DEPS ?= $(HOME)/.cache/penstock/deps
 export PENSTOCK_BUILD := $(abspath $(BUILD))
 
+# Lets ccache serve a checkout in another folder.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
+
 .DEFAULT_GOAL := help
 .PHONY: help setup configure build demo serve test parity sanitize fuzz bench format lint clean
 

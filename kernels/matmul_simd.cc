@@ -35,27 +35,60 @@ PENSTOCK_INLINE typename Step<E>::Operand LoadTail(const typename E::Stored* fro
 // As many sums at once as registers hold.
 constexpr int kSums = kLanes == 16 ? 16 : 8;
 
-// Sums of kRows rows of x with kSums / kRows rows of the weight: element row · kColumns + column of the first vectors of `sum`.
-template <typename E, int kRows>
-PENSTOCK_INLINE void Block(const typename E::Stored* const (&x)[kRows],
-                           const typename E::Stored* const (&w)[kSums / kRows], std::int64_t n, Vec (&sum)[kSums]) {
+// Where the registers of kMatMulColumns weight rows stand, in order: [steps, kMatMulColumns]. Aligned, and widened where
+// that is what a register holds: worth it when many rows of x go over them.
+template <typename E>
+class PackedWeights {
+ public:
+  using S = Step<E>;
+  static constexpr std::int64_t kBytes = 192 << 10;
+  static constexpr std::int64_t kMinRows = 12;
+
+  static bool Fits(std::int64_t n) {
+    return Steps(n) * kMatMulColumns * static_cast<std::int64_t>(sizeof(typename S::Operand)) <= kBytes;
+  }
+  static std::int64_t Steps(std::int64_t n) { return (n + S::kElements - 1) / S::kElements; }
+
+  // Columns beyond `count` repeat the first.
+  void Pack(const typename E::Stored* weight, std::int64_t n, int count) {
+    const std::int64_t whole = n / S::kElements;
+    for (int c = 0; c < kMatMulColumns; ++c) {
+      const auto* from = weight + (c < count ? c : 0) * n;
+      auto* to = at_ + c;
+      for (std::int64_t step = 0; step < whole; ++step) to[step * kMatMulColumns] = S::Load(from + step * S::kElements);
+      if (whole * S::kElements < n) {
+        to[whole * kMatMulColumns] = LoadTail<E>(from + whole * S::kElements, n - whole * S::kElements);
+      }
+    }
+  }
+  const typename S::Operand* at(int column) const { return at_ + column; }
+
+ private:
+  alignas(64) typename S::Operand at_[kBytes / sizeof(typename S::Operand)];
+};
+
+// Sums of kRows rows of x with kSums / kRows weight rows: element row · kColumns + column of the first vectors of `sum`.
+// W(column, step) gives a register of weights; the step after the last whole one is the tail, if there is one.
+template <typename E, int kRows, typename W>
+PENSTOCK_INLINE void Block(const typename E::Stored* const (&x)[kRows], W weights, std::int64_t n, Vec (&sum)[kSums]) {
   constexpr int kColumns = kSums / kRows;
   using S = Step<E>;
   for (Vec& s : sum) s = Vec{};
-  const std::int64_t whole = n / S::kElements * S::kElements;
-  for (std::int64_t i = 0; i < whole; i += S::kElements) {
+  const std::int64_t whole = n / S::kElements;
+  for (std::int64_t step = 0; step < whole; ++step) {
     typename S::Operand xs[kRows];
-    for (int r = 0; r < kRows; ++r) xs[r] = S::Load(x[r] + i);
+    for (int r = 0; r < kRows; ++r) xs[r] = S::Load(x[r] + step * S::kElements);
     for (int c = 0; c < kColumns; ++c) {
-      const typename S::Operand ws = S::Load(w[c] + i);
+      const typename S::Operand ws = weights(c, step);
       for (int r = 0; r < kRows; ++r) sum[r * kColumns + c] = S::Multiply(xs[r], ws, sum[r * kColumns + c]);
     }
   }
-  if (whole < n) {
+  const std::int64_t tail = n - whole * S::kElements;
+  if (tail > 0) {
     typename S::Operand xs[kRows];
-    for (int r = 0; r < kRows; ++r) xs[r] = LoadTail<E>(x[r] + whole, n - whole);
+    for (int r = 0; r < kRows; ++r) xs[r] = LoadTail<E>(x[r] + whole * S::kElements, tail);
     for (int c = 0; c < kColumns; ++c) {
-      const typename S::Operand ws = LoadTail<E>(w[c] + whole, n - whole);
+      const typename S::Operand ws = weights(c, whole);
       for (int r = 0; r < kRows; ++r) sum[r * kColumns + c] = S::Multiply(xs[r], ws, sum[r * kColumns + c]);
     }
   }
@@ -72,12 +105,14 @@ struct Product {
     return static_cast<const Stored*>(a.x) + source * a.x_stride;
   }
 
-  // Rows row … row + kRows − 1, columns first … last − 1.
+  // Rows row … row + kRows − 1, columns first … last − 1, weights read in place.
   template <int kRows>
   void Rows(std::int64_t row, std::int64_t first, std::int64_t last) const {
     constexpr int kColumns = kSums / kRows;
+    using S = Step<E>;
     const Stored* x[kRows];
     for (int r = 0; r < kRows; ++r) x[r] = Input(row + r);
+    const std::int64_t whole = a.n / S::kElements;
     for (std::int64_t column = first; column < last; column += kColumns) {
       const int count = static_cast<int>(last - column < kColumns ? last - column : kColumns);
       const Stored* w[kColumns];
@@ -85,9 +120,30 @@ struct Product {
         const std::int64_t source = column + (c < count ? c : 0);  // the rest is computed and dropped
         w[c] = static_cast<const Stored*>(a.weight) + source * a.n;
       }
+      const auto weights = [&](int c, std::int64_t step) __attribute__((always_inline)) {
+        const Stored* from = w[c] + step * S::kElements;
+        return step < whole ? S::Load(from) : LoadTail<E>(from, a.n - whole * S::kElements);
+      };
       Vec sums[kSums];
-      Block<E, kRows>(x, w, a.n, sums);
+      Block<E, kRows>(x, weights, a.n, sums);
       Finish<kRows>(sums, row, column, count);
+    }
+  }
+
+  // The same over packed weights, of columns `column` … `column` + count − 1.
+  template <int kRows>
+  void PackedRows(const PackedWeights<E>& packed, std::int64_t row, std::int64_t column, int count) const {
+    constexpr int kColumns = kSums / kRows;
+    const Stored* x[kRows];
+    for (int r = 0; r < kRows; ++r) x[r] = Input(row + r);
+    for (int first = 0; first < count; first += kColumns) {
+      const auto* at = packed.at(first);
+      const auto weights = [&](int c, std::int64_t step) __attribute__((always_inline)) {
+        return at[step * kMatMulColumns + c];
+      };
+      Vec sums[kSums];
+      Block<E, kRows>(x, weights, a.n, sums);
+      Finish<kRows>(sums, row, column + first, count - first < kColumns ? count - first : kColumns);
     }
   }
 
@@ -121,15 +177,37 @@ struct Product {
     if (pass < 16) pass = 16;
     for (std::int64_t begin = 0; begin < a.num_rows; begin += pass) {
       const std::int64_t end = a.num_rows - begin < pass ? a.num_rows : begin + pass;
-      for (std::int64_t column = first; column < last; column += kMatMulColumns) {
-        const std::int64_t column_end = last - column < kMatMulColumns ? last : column + kMatMulColumns;
-        std::int64_t row = begin;
-        if constexpr (kSums == 16) {
-          for (; row + 4 <= end; row += 4) Rows<4>(row, column, column_end);
-        }
-        for (; row + 2 <= end; row += 2) Rows<2>(row, column, column_end);
-        for (; row < end; ++row) Rows<1>(row, column, column_end);
+      if (end - begin >= PackedWeights<E>::kMinRows && PackedWeights<E>::Fits(a.n)) {
+        PackedPass(begin, end, first, last);
+      } else {
+        Pass(begin, end, first, last);
       }
+    }
+  }
+
+  void Pass(std::int64_t begin, std::int64_t end, std::int64_t first, std::int64_t last) const {
+    for (std::int64_t column = first; column < last; column += kMatMulColumns) {
+      const std::int64_t column_end = last - column < kMatMulColumns ? last : column + kMatMulColumns;
+      std::int64_t row = begin;
+      if constexpr (kSums == 16) {
+        for (; row + 4 <= end; row += 4) Rows<4>(row, column, column_end);
+      }
+      for (; row + 2 <= end; row += 2) Rows<2>(row, column, column_end);
+      for (; row < end; ++row) Rows<1>(row, column, column_end);
+    }
+  }
+
+  void PackedPass(std::int64_t begin, std::int64_t end, std::int64_t first, std::int64_t last) const {
+    PackedWeights<E> packed;
+    for (std::int64_t column = first; column < last; column += kMatMulColumns) {
+      const int count = static_cast<int>(last - column < kMatMulColumns ? last - column : kMatMulColumns);
+      packed.Pack(static_cast<const Stored*>(a.weight) + column * a.n, a.n, count);
+      std::int64_t row = begin;
+      if constexpr (kSums == 16) {
+        for (; row + 4 <= end; row += 4) PackedRows<4>(packed, row, column, count);
+      }
+      for (; row + 2 <= end; row += 2) PackedRows<2>(packed, row, column, count);
+      for (; row < end; ++row) PackedRows<1>(packed, row, column, count);
     }
   }
 };

@@ -7,6 +7,7 @@
 
 #include "ATen/CPUGeneratorImpl.h"
 #include "ATen/Parallel.h"
+#include "ATen/TensorOperators.h"
 #include "ATen/core/grad_mode.h"
 #include "ATen/ops/arange.h"
 #include "ATen/ops/cat.h"
@@ -14,6 +15,7 @@
 #include "ATen/ops/equal.h"
 #include "ATen/ops/linear.h"
 #include "ATen/ops/randn.h"
+#include "ATen/ops/randperm.h"
 #include "ATen/ops/zeros.h"
 #include "kernels/matmul.h"
 #include "torch/csrc/autograd/custom_function.h"
@@ -21,8 +23,8 @@
 namespace penstock {
 namespace {
 
-// Multiply-adds that are worth waking a thread for.
-constexpr std::int64_t kGrain = 1 << 17;
+// Multiply-adds that are worth waking a thread for: some 10 µs of them.
+constexpr std::int64_t kGrain = 1 << 20;
 // From here on threads share out rows; below, columns.
 constexpr std::int64_t kManyRows = 64;
 
@@ -119,8 +121,16 @@ bool NativeProductsAreRowInvariant(std::int64_t m, std::int64_t n, at::ScalarTyp
   constexpr std::int64_t kLarge = std::int64_t{1} << 24;
   const at::NoGradGuard no_gradients;
   const at::Generator generator = at::detail::createCPUGenerator(/*seed=*/20250616);
-  const at::Tensor weight = at::randn({m, n}, generator, at::kFloat).to(dtype);
-  const at::Tensor rows = at::randn({kDistinct, n}, generator, at::kFloat).to(dtype);
+  // Every product occurs once with each sign, at random places: the exact sums are 0, and what is
+  // left is the rounding of the partial sums. Another order of sums changes nearly every result,
+  // also where a narrow dtype would hide a difference in the last bits of fp32.
+  const auto halves = [&](std::int64_t rows, double sign) {
+    const at::Tensor half = at::randn({rows, (n + 1) / 2}, generator, at::kFloat);
+    return at::cat({half, half * sign}, 1).narrow(1, 0, n).to(dtype);
+  };
+  const at::Tensor places_of_terms = at::randperm(n, generator, at::kLong);
+  const at::Tensor weight = halves(m, 1.0).index_select(1, places_of_terms);
+  const at::Tensor rows = halves(kDistinct, -1.0).index_select(1, places_of_terms);
   std::vector<at::Tensor> alone;
   for (std::int64_t i = 0; i < kDistinct; ++i) {
     alone.push_back(LinearRows(rows.narrow(0, i, 1), weight, RowMode::kNative));

@@ -37,7 +37,7 @@ std::optional<std::string> JsonString(const std::string& text) {
 }
 
 // Bytes of a tensor; nullopt on negative extents and on overflow.
-std::optional<std::uint64_t> SizeOf(const TensorLayout& tensor) {
+std::optional<std::uint64_t> BytesOf(const TensorLayout& tensor) {
   std::uint64_t size = SizeOf(tensor.dtype);
   for (std::int64_t extent : tensor.shape) {
     if (extent < 0 || __builtin_mul_overflow(size, static_cast<std::uint64_t>(extent), &size)) {
@@ -70,7 +70,7 @@ absl::StatusOr<Header> MakeHeader(const std::string& path, std::span<const Tenso
       return refuse(tensor.name, "the name is reserved or stands twice");
     }
     const std::uint64_t begin = header.size;
-    const std::optional<std::uint64_t> size = SizeOf(tensor);
+    const std::optional<std::uint64_t> size = BytesOf(tensor);
     if (!size || __builtin_add_overflow(begin, *size, &header.size)) {
       return refuse(tensor.name, absl::StrCat("got shape ", ShapeString(tensor.shape),
                                               ", want extents from 0 whose product fits 64 bits"));

@@ -9,6 +9,7 @@
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "server/base/error.h"
+#include "server/rpc/reply_convert.h"
 
 namespace penstock {
 namespace {
@@ -19,11 +20,6 @@ std::string CutMessage(absl::string_view message) {
   std::size_t end = kMaxErrorMessageBytes - kEllipsis.size();
   while (end > 0 && (static_cast<unsigned char>(message[end]) & 0xc0) == 0x80) --end;
   return std::string(message.substr(0, end)) + std::string(kEllipsis);
-}
-
-void SetDuration(absl::Duration duration, google::protobuf::Duration* proto) {
-  proto->set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
-  proto->set_nanos(static_cast<int>(absl::ToInt64Nanoseconds(duration)));
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ BASE = dict(
 CONFIGS = {
     "plain": dict(),
     "fused_layout": dict(save=dict(save_original_format=False)),
-    "grouped_queries": dict(num_attention_heads=6, num_key_value_heads=1, head_dim=24, hidden_size=60),
+    "grouped_queries": dict(num_attention_heads=6, num_key_value_heads=1, head_dim=24, hidden_size=72),
     "one_head_per_kv": dict(num_attention_heads=4, num_key_value_heads=4),
     "dense_layers": dict(num_hidden_layers=4, mlp_only_layers=[0, 2]),
     "sparse_step": dict(num_hidden_layers=4, decoder_sparse_step=2),
@@ -45,8 +45,9 @@ CONFIGS = {
         save=dict(max_shard_size="300KB", save_original_format=False), norm_topk_prob=True, num_experts=12,
         num_experts_per_tok=4,
     ),
+    # As odd as transformers' grouped product takes: rows of experts must be multiples of 16 bytes.
     "odd_widths": dict(
-        hidden_size=44, num_attention_heads=2, num_key_value_heads=2, head_dim=10, moe_intermediate_size=19,
+        hidden_size=44, num_attention_heads=2, num_key_value_heads=2, head_dim=10, moe_intermediate_size=20,
         shared_expert_intermediate_size=37, vocab_size=97, num_experts=5, num_experts_per_tok=5, rms_norm_eps=1e-5,
     ),
 }

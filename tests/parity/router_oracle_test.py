@@ -21,7 +21,7 @@ import router_oracle as oracle
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROBE = ROOT / os.environ.get("PENSTOCK_BUILD", "build") / "bin" / "router_probe"
 LAYERS = [0, 3]
-ROWS = 200
+ROWS = 100
 
 HYPERS = {
     "linear": [{}],
@@ -35,6 +35,7 @@ SHAPES = [(2048, 60, 4), (100, 13, 3), (7, 1, 1), (24, 6, 6)]
 DTYPES = ["float32", "bfloat16", "float16"]
 # The package's dtype and the model's need not be the same.
 PAIRS = [("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "bfloat16"), ("float16", "float16"), ("bfloat16", "float32")]
+USUAL = [("float32", "float32"), ("bfloat16", "bfloat16")]
 
 
 def random_package(folder, kind, hyper, shape, dtype, generator):
@@ -67,7 +68,8 @@ def random_package(folder, kind, hyper, shape, dtype, generator):
 def ask(folder, hidden, token_ids, normalize, vocabulary=97):
     metadata = {"norm_topk_prob": "true" if normalize else "false", "vocab_size": str(vocabulary)}
     save_file({"hidden": hidden, "token_ids": token_ids}, folder / "in.safetensors", metadata)
-    subprocess.run([str(PROBE), str(folder / "package"), str(folder / "in.safetensors"), str(folder / "out.safetensors")], check=True)
+    command = [str(PROBE), str(folder / "package"), str(folder / "in.safetensors"), str(folder / "out.safetensors")]
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     with safe_open(folder / "out.safetensors", "numpy") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
 
@@ -93,16 +95,21 @@ def check_decision(z, low, high, got, top_k, normalize):
         np.testing.assert_array_equal(got["weights"], w.astype(np.float32))
 
 
-CASES = [
-    pytest.param(kind, hyper, shape, pair, id=f"{kind}{n}-{'x'.join(map(str, shape))}-{pair[0]}-for-{pair[1]}")
-    for kind, hypers in HYPERS.items()
-    for n, hyper in enumerate(hypers)
-    for shape in SHAPES
-    for pair in PAIRS
-]
+def cases():
+    """Every kind at every shape in the usual dtypes, and small shapes of its first hyperparameters in all of them."""
+    for kind, hypers in HYPERS.items():
+        for n, hyper in enumerate(hypers):
+            for shape in SHAPES:
+                for pair in PAIRS:
+                    if pair in USUAL or (n == 0 and shape != SHAPES[0]):
+                        yield kind, hyper, shape, pair
 
 
-@pytest.mark.parametrize("kind,hyper,shape,pair", CASES)
+CASES = list(cases())
+NAMES = [f"{kind}-{'-'.join(map(str, hyper.values()))}-{shape[0]}x{shape[1]}x{shape[2]}-{pair[0]}-for-{pair[1]}" for kind, hyper, shape, pair in CASES]
+
+
+@pytest.mark.parametrize("kind,hyper,shape,pair", CASES, ids=NAMES)
 def test_routes_as_the_oracle(tmp_path, kind, hyper, shape, pair):
     package_dtype, model_dtype = pair
     generator = torch.Generator().manual_seed(hash_of(kind, hyper, shape, pair))
@@ -111,30 +118,30 @@ def test_routes_as_the_oracle(tmp_path, kind, hyper, shape, pair):
     hidden = (torch.randn((ROWS, d), generator=generator) * 1.5).to(getattr(torch, model_dtype))
     token_ids = torch.randint(0, 97, (ROWS,), generator=generator)
     x = hidden.to(torch.float64).numpy()
-    for normalize in (False, True):
-        out, metadata = ask(tmp_path, hidden, token_ids, normalize)
-        assert metadata["package_fingerprint"] == package_fingerprint(kind, hyper, stored)
-        for layer in LAYERS:
-            got = {name: out[f"layers.{layer}.{name}"] for name in ("experts", "weights", "probabilities", "finite")}
-            assert got["finite"].all()
-            if kind == "hash":
-                ids = wide[layer]["table"][token_ids.numpy()].astype(np.int32)
-                np.testing.assert_array_equal(got["experts"], ids)
-                share = 1 / top_k if normalize else wide[layer]["c"][0] / top_k
-                np.testing.assert_allclose(got["weights"], np.full((ROWS, top_k), share), rtol=1e-6)
-                p = np.zeros((ROWS, experts))
-                np.put_along_axis(p, ids.astype(np.int64), 1 / top_k, axis=1)
-                np.testing.assert_allclose(got["probabilities"], p, rtol=1e-6)
-                continue
-            low, high = oracle.KINDS[kind](x, wide[layer], hyper, model_dtype)
-            check_decision(out[f"layers.{layer}.logits"], low, high, got, top_k, normalize)
+    normalize = generator.initial_seed() % 2 == 1
+    out, metadata = ask(tmp_path, hidden, token_ids, normalize)
+    assert metadata["package_fingerprint"] == package_fingerprint(kind, hyper, stored)
+    for layer in LAYERS:
+        got = {name: out[f"layers.{layer}.{name}"] for name in ("experts", "weights", "probabilities", "finite")}
+        assert got["finite"].all()
+        if kind == "hash":
+            ids = wide[layer]["table"][token_ids.numpy()].astype(np.int32)
+            np.testing.assert_array_equal(got["experts"], ids)
+            share = 1 / top_k if normalize else wide[layer]["c"][0] / top_k
+            np.testing.assert_allclose(got["weights"], np.full((ROWS, top_k), share), rtol=1e-6)
+            p = np.zeros((ROWS, experts))
+            np.put_along_axis(p, ids.astype(np.int64), 1 / top_k, axis=1)
+            np.testing.assert_allclose(got["probabilities"], p, rtol=1e-6)
+            continue
+        low, high = oracle.KINDS[kind](x, wide[layer], hyper, model_dtype)
+        check_decision(out[f"layers.{layer}.logits"], low, high, got, top_k, normalize)
 
 
 def test_every_kind_has_its_oracle():
     files = {path.name.removesuffix("_router.cc") for path in (ROOT / "routers").glob("*_router.cc")}
     assert files and files == set(HYPERS)
     assert files - {"hash"} == set(oracle.KINDS)
-    assert len(CASES) == sum(len(hypers) for hypers in HYPERS.values()) * len(SHAPES) * len(PAIRS)
+    assert {case[0] for case in CASES} == files
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -182,7 +182,15 @@ LoadResult LoadGenerator::State::Run(Workload& workload,
   for (const RequestSample& sample : result_.samples) {
     result_.elapsed = std::max(result_.elapsed, sample.ended);
   }
-  if (!result_.samples.empty()) result_.elapsed -= result_.samples.front().sent;
+  const bool sent_for_duration =
+      options_.duration && !result_.interrupted &&
+      (!options_.requests || static_cast<std::int64_t>(started_) < *options_.requests);
+  if (arrivals && sent_for_duration) {
+    // An open loop's time without arrivals, at its end too, is a part of its rate.
+    result_.elapsed = std::max(result_.elapsed, *options_.duration);
+  } else if (!arrivals && !result_.samples.empty()) {
+    result_.elapsed -= result_.samples.front().sent;
+  }
   return std::move(result_);
 }
 

@@ -50,7 +50,9 @@ struct LoadProgress {
 
 struct LoadResult {
   std::vector<RequestSample> samples;  // in the order of sending
-  absl::Duration elapsed;              // first sending to last end
+  // To the last end; from the first sending in a closed loop, from the start in an open one, and
+  // there at least `duration` where that ended it.
+  absl::Duration elapsed;
   int peak_in_flight = 0;
   bool interrupted = false;  // Cancel ended it
 };

@@ -109,9 +109,12 @@ std::string Summary(const Answer& answer) {
     return absl::StrCat("error: ", answer.status.message());
   }
   const v1::GenerateResponse& response = answer.response;
-  std::string text =
-      absl::StrCat(response.assignment().router(), " (", response.assignment().reason(), ") · ",
-                   response.usage().prompt_tokens());
+  std::string text;
+  if (answer.label != response.assignment().router()) {
+    text =
+        absl::StrCat(response.assignment().router(), " (", response.assignment().reason(), ") · ");
+  }
+  absl::StrAppend(&text, response.usage().prompt_tokens());
   if (response.usage().cached_prompt_tokens() > 0) {
     absl::StrAppend(&text, " (", response.usage().cached_prompt_tokens(), " cached)");
   }

@@ -40,8 +40,8 @@ class AnswerView {
 absl::Status StreamAnswers(Client& client, const CallOptions& call, std::vector<Answer>& answers,
                            AnswerView& view);
 
-// "control (explicit) · 12 + 48 tokens · first 35 ms · 41.2 tok/s · stop"; an error's first line
-// for one that failed.
+// "control (default) · 12 + 48 tokens · first 35 ms · 41.2 tok/s · stop", without the router where
+// the label is its name; "cancelled", or an error's message, for one that failed.
 std::string Summary(const Answer& answer);
 
 // "stop", "length", …

@@ -21,6 +21,11 @@ constexpr char kExamples[] = R"(Examples:
   penstock-cli COMMAND --help)";
 
 void PrintError(const absl::Status& status, Terminal& terminal) {
+  // Ctrl-C is no error of the server's, but the answer isn't whole either.
+  if (absl::IsCancelled(status) && GetErrorDetail(status).reason.empty()) {
+    terminal.err << "cancelled" << std::endl;
+    return;
+  }
   terminal.err << "error: " << DescribeError(status) << std::endl;
 }
 

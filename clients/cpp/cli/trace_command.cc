@@ -78,8 +78,7 @@ absl::Status PrintTrace(const v1::Choice& choice, const std::vector<int>& layers
   }
   Table table(std::move(columns));
   for (int position = 0; position < trace.num_positions(); ++position) {
-    // One position may be traced beyond the scored tokens: the last token's own row has no next
-    // token.
+    // Position i is the forward pass of token i. The last token is never fed back, so it has none.
     std::vector<std::string> row = {absl::StrCat(trace.first_position() + position),
                                     position < choice.scores_size()
                                         ? Shortened(Escaped(choice.scores(position).token()), 24)

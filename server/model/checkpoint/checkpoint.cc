@@ -10,6 +10,7 @@
 #include "routers/package/quote.h"
 #include "server/base/check.h"
 #include "server/base/status_macros.h"
+#include "server/model/checkpoint/finite_check.h"
 #include "server/model/checkpoint/json_fields.h"
 
 namespace penstock {

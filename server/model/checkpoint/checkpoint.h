@@ -12,6 +12,7 @@
 #include "routers/package/fingerprint.h"
 #include "routers/package/router_kind.h"
 #include "routers/package/safetensors.h"
+#include "server/model/checkpoint/byte_progress.h"
 #include "server/model/checkpoint/generation_config.h"
 #include "server/model/checkpoint/model_config.h"
 #include "server/model/checkpoint/model_tensors.h"

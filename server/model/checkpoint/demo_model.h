@@ -11,7 +11,7 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "server/model/checkpoint/shards.h"
+#include "server/model/checkpoint/byte_progress.h"
 
 namespace penstock {
 
@@ -19,7 +19,8 @@ inline constexpr std::int64_t kDemoExperts = 16;
 inline constexpr std::int64_t kDemoTopK = 4;
 // Of the seeded gates: normal, mean 0. Small, so that all experts are drawn on.
 inline constexpr double kDemoGateStd = 0.02;
-// Of the seeds tried, the first under which greedy decoding gives why the sky is blue correctly from the first sentence on.
+// Of the seeds tried, the first under which greedy decoding gives why the sky is blue correctly
+// from the first sentence on.
 inline constexpr std::uint64_t kDemoSeed = 3;
 
 // Writes model.safetensors (bfloat16), config.json, generation_config.json, tokenizer.json and

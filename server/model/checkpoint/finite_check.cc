@@ -1,12 +1,13 @@
+#include "server/model/checkpoint/finite_check.h"
+
 #include <algorithm>
 #include <atomic>
-#include <limits>
-#include <mutex>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "routers/package/quote.h"
-#include "server/model/checkpoint/shards.h"
 
 namespace penstock {
 namespace {
@@ -70,8 +71,7 @@ absl::Status Describe(const Piece& piece) {
 
 }  // namespace
 
-absl::Status CheckFinite(const std::map<std::string, StoredTensor, std::less<>>& tensors,
-                         int threads, const ByteProgress& progress) {
+absl::Status CheckFinite(const StoredTensors& tensors, int threads, const ByteProgress& progress) {
   std::vector<Piece> pieces;
   std::int64_t total = 0;
   for (const auto& [name, tensor] : tensors) {

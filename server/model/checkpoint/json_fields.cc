@@ -1,9 +1,7 @@
 #include "server/model/checkpoint/json_fields.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <fstream>
 #include <set>
 
 #include "absl/strings/str_cat.h"

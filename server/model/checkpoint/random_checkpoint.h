@@ -6,8 +6,8 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "server/model/checkpoint/byte_progress.h"
 #include "server/model/checkpoint/model_tensors.h"
-#include "server/model/checkpoint/shards.h"
 
 namespace penstock {
 

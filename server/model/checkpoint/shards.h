@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,6 +17,7 @@ struct StoredTensor {
   TensorView view;   // aligned to its element
   std::string file;  // path, for messages
 };
+using StoredTensors = std::map<std::string, StoredTensor, std::less<>>;  // by name
 
 // Every tensor of a folder by name. Memory-mapped: the views cost nothing, and live as long as this
 // object.
@@ -28,24 +28,16 @@ class Shards {
   // that is missing, and files whose tensors are not exactly those that the index places in them.
   static absl::StatusOr<Shards> Open(const std::string& folder);
 
-  const std::map<std::string, StoredTensor, std::less<>>& tensors() const { return tensors_; }
+  const StoredTensors& tensors() const { return tensors_; }
 
  private:
   absl::StatusOr<std::shared_ptr<const SafetensorsFile>> Add(const std::string& path);
   absl::Status AddIndexed(const std::string& folder, const std::string& index_path);
 
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
-  std::map<std::string, StoredTensor, std::less<>> tensors_;
+  StoredTensors tensors_;
   // The format does not promise alignment. Copies of what an unaligned file holds.
   std::vector<std::unique_ptr<std::byte[]>> realigned_;
 };
-
-// Called with what is done of what; on the thread of the call that it was given to.
-using ByteProgress = std::function<void(std::int64_t done_bytes, std::int64_t total_bytes)>;
-
-// Reads every value. INVALID_ARGUMENT names the first NaN or infinity with file, tensor and index.
-// `threads` at least 1.
-absl::Status CheckFinite(const std::map<std::string, StoredTensor, std::less<>>& tensors,
-                         int threads, const ByteProgress& progress);
 
 }  // namespace penstock

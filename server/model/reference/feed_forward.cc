@@ -11,11 +11,13 @@ namespace penstock {
 namespace {
 
 constexpr std::int64_t kRowsPerPiece = 16;
+// Elements that are combined in the time that waking a thread takes.
+constexpr std::int64_t kSerialElements = 1 << 14;
 
 }  // namespace
 
 FeedForward::FeedForward(const ModelConfig& config, Element element)
-    : config_(config), element_(element), workers_(static_cast<std::size_t>(MaxWorkers())) {}
+    : config_(config), element_(element) {}
 
 void FeedForward::Dense(const MlpWeights& weights, const void* x, std::int64_t rows, void* y) {
   const std::int64_t width = weights.gate.shape[0];
@@ -81,7 +83,7 @@ void FeedForward::Sparse(const SparseMlpWeights& weights, int layer, int sparse,
                                .shared_gate = shared_gate,
                                .y = y,
                                .d = d};
-  ParallelFor((rows + kRowsPerPiece - 1) / kRowsPerPiece, false, [&](int, std::int64_t i) {
+  ParallelFor((rows + kRowsPerPiece - 1) / kRowsPerPiece, rows * d < kSerialElements, [&](int, std::int64_t i) {
     CombineCpu(combine, i * kRowsPerPiece, std::min(rows, (i + 1) * kRowsPerPiece));
   });
 }

@@ -20,10 +20,14 @@ constexpr std::int64_t kRowsPerPiece = 16;
 // Score multiply-adds of a step's attention below which it stays on one thread.
 constexpr std::int64_t kSerialAttention = 1 << 17;
 
-// Calls body(first, last) for pieces of [0, rows).
+// Elements that a row-wise kernel goes over in the time that waking a thread takes.
+constexpr std::int64_t kSerialElements = 1 << 15;
+
+// Calls body(first, last) for pieces of [0, rows); a row has `width` elements.
 template <typename Body>
-void ForRows(std::int64_t rows, Body body) {
-  ParallelFor((rows + kRowsPerPiece - 1) / kRowsPerPiece, false, [&](int, std::int64_t i) {
+void ForRows(std::int64_t rows, std::int64_t width, Body body) {
+  const bool serial = rows * width < kSerialElements;
+  ParallelFor((rows + kRowsPerPiece - 1) / kRowsPerPiece, serial, [&](int, std::int64_t i) {
     body(i * kRowsPerPiece, std::min(rows, (i + 1) * kRowsPerPiece));
   });
 }
@@ -44,12 +48,12 @@ Forward::Forward(const ReferenceWeights& weights, const KvCache& cache)
       cache_(cache),
       element_(weights.element()),
       feed_forward_(weights.config(), weights.element()),
-      inverse_frequencies_(InverseFrequencies(config_.rope_theta, config_.head_dim)),
-      workers_(static_cast<std::size_t>(MaxWorkers())) {}
+      inverse_frequencies_(InverseFrequencies(config_.rope_theta, config_.head_dim)) {}
 
 void Forward::Run(const StepBatch& batch, bool keep, StepRouting& routing) {
   const auto size = static_cast<std::int64_t>(SizeOf(element_));
   const std::int64_t rows = batch.rows;
+  workers_.resize(std::max(workers_.size(), static_cast<std::size_t>(MaxWorkers())));
   routing = StepRouting();
   routing.failed.assign(static_cast<std::size_t>(rows), 0);
   routing.failed_at.assign(static_cast<std::size_t>(rows), 0);
@@ -67,7 +71,7 @@ void Forward::Run(const StepBatch& batch, bool keep, StepRouting& routing) {
                                .half = half,
                                .cos = cos_.Get<float>(rows * half),
                                .sin = sin_.Get<float>(rows * half)};
-  ForRows(rows, [&](std::int64_t first, std::int64_t last) { RopeTableCpu(table, first, last); });
+  ForRows(rows, 16 * half, [&](std::int64_t first, std::int64_t last) { RopeTableCpu(table, first, last); });
 
   int sparse = 0;
   for (std::int64_t index = 0; index < config_.layers; ++index) {
@@ -101,7 +105,7 @@ void Forward::Normalize(const TensorView& weight, bool add_delta, std::int64_t r
                             .y = normed_.Bytes(0),
                             .d = config_.hidden_size,
                             .epsilon = static_cast<float>(config_.rms_norm_eps)};
-  ForRows(rows, [&](std::int64_t first, std::int64_t last) { RmsNormCpu(args, first, last); });
+  ForRows(rows, config_.hidden_size, [&](std::int64_t first, std::int64_t last) { RmsNormCpu(args, first, last); });
 }
 
 void Forward::Attend(const LayerWeights& layer, std::int64_t index, const StepBatch& batch) {
@@ -139,7 +143,7 @@ void Forward::Attend(const LayerWeights& layer, std::int64_t index, const StepBa
                                .offsets = batch.offsets.data(),
                                .keys = cache_.keys(index),
                                .values = cache_.values(index)};
-  ForRows(rows, [&](std::int64_t first, std::int64_t last) {
+  ForRows(rows, attention.q.shape[0] + 2 * attention.k.shape[0], [&](std::int64_t first, std::int64_t last) {
     RopeCpu(rope(q, config_.heads), first, last);
     RopeCpu(rope(k, config_.kv_heads), first, last);
     KvAppendCpu(append, first, last);
@@ -201,7 +205,7 @@ const void* Forward::Logits(std::span<const std::int32_t> rows) {
                             .y = normed,
                             .d = config_.hidden_size,
                             .epsilon = static_cast<float>(config_.rms_norm_eps)};
-  ForRows(count, [&](std::int64_t first, std::int64_t last) { RmsNormCpu(norm, first, last); });
+  ForRows(count, config_.hidden_size, [&](std::int64_t first, std::int64_t last) { RmsNormCpu(norm, first, last); });
   void* logits = logits_.Bytes(count * config_.vocab_size * static_cast<std::int64_t>(SizeOf(element_)));
   RunProducts({Product(element_, normed, count, weights_.views().lm_head, logits)});
   return logits;

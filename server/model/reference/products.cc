@@ -104,6 +104,7 @@ void RunProducts(const std::vector<MatMulArgs>& products) {
 }
 
 void RunGatedProducts(const std::vector<GatedProduct>& products, std::vector<Scratch>& scratch) {
+  scratch.resize(std::max(scratch.size(), static_cast<std::size_t>(MaxWorkers())));
   std::vector<Piece> pieces;
   std::int64_t work = 0;
   for (std::size_t i = 0; i < products.size(); ++i) {

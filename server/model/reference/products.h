@@ -22,7 +22,7 @@ struct GatedProduct {
   const void* up_weight = nullptr; // [width, n]
 };
 
-// Runs all of them as one pool of work. `scratch`: one for each worker.
+// Runs all of them as one pool of work. `scratch` grows to one for each worker.
 void RunGatedProducts(const std::vector<GatedProduct>& products, std::vector<Scratch>& scratch);
 
 }  // namespace penstock

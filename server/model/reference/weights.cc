@@ -80,6 +80,7 @@ absl::Status ReferenceWeights::ConvertAll() {
     }
     if (layer.dense.has_value()) PENSTOCK_RETURN_IF_ERROR(Convert(*layer.dense));
     if (!layer.sparse.has_value()) continue;
+    bytes_ += layer.sparse->router.NumElements() * static_cast<std::int64_t>(SizeOf(element_));  // routers hold their own
     for (MlpWeights& expert : layer.sparse->experts) PENSTOCK_RETURN_IF_ERROR(Convert(expert));
     PENSTOCK_RETURN_IF_ERROR(Convert(layer.sparse->shared_expert));
     PENSTOCK_RETURN_IF_ERROR(Convert(layer.sparse->shared_expert_gate));

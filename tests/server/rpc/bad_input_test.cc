@@ -1,5 +1,6 @@
 // What only the wire can get wrong, field by field. Bounds of policy, model and tenant:
 // tests/server/engine.
+#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,6 +23,9 @@ struct BadInput {
   std::string field;
   std::string message;  // whole
 };
+
+// Names the case in a failure.
+void PrintTo(const BadInput& input, std::ostream* out) { *out << input.name; }
 
 template <typename Message>
 std::string BytesOf(void (*fill)(Message*)) {
@@ -173,7 +177,7 @@ std::vector<BadInput> OfAdmin() {
        .metadata = {},
        .field = "name",
        .message = "name: got \"\", want 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter "
-                  "or digit"},
+                  "or digit; not \"none\""},
       {.name = "LoadRouterWithoutPath",
        .method = method("LoadRouter"),
        .bytes = BytesOf<v1::LoadRouterRequest>([](auto* m) { m->set_name("mlp"); }),
@@ -217,7 +221,7 @@ std::vector<BadInput> OfAdmin() {
            [](auto* m) { m->mutable_interval()->set_seconds(3601); }),
        .metadata = {},
        .field = "interval",
-       .message = "interval: got 1h0m1s, want a duration from 100ms to 1h"},
+       .message = "interval: got 1h1s, want a duration from 100ms to 1h"},
       {.name = "DrainInNegativeTime",
        .method = method("Drain"),
        .bytes = BytesOf<v1::DrainRequest>([](auto* m) { m->mutable_timeout()->set_seconds(-1); }),

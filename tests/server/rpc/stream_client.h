@@ -38,8 +38,6 @@ class StreamClient final : public grpc::ClientReadReactor<v1::GenerateStreamResp
     StartRead(&incoming_);
     RemoveHold();
   }
-  // The same, without ever reading.
-  void LetGo() { RemoveHold(); }
   void Cancel() { context_.TryCancel(); }
 
   void WaitForMessages(std::size_t count) {

@@ -53,7 +53,7 @@ TEST(SplitPatternTest, RefusesWhatTheEnginesReadDifferently) {
 }
 
 TEST(SplitPatternTest, GivesUpOnPatternsThatBacktrackWithoutEnd) {
-  const auto compiled = SplitPattern::Compile("(a+)+b");
+  const auto compiled = SplitPattern::Compile("(a+)+[bx]");
   ASSERT_TRUE(compiled.ok());
   std::vector<std::string_view> pieces;
   const std::string text(40, 'a');
