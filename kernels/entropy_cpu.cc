@@ -1,5 +1,4 @@
 #include "kernels/entropy.h"
-
 #include "kernels/isa_builds.h"
 
 namespace penstock {

@@ -9,11 +9,11 @@ namespace penstock {
 
 struct GatedSiluArgs {
   Element element = Element::kF32;
-  const void* gate = nullptr;    // [rows, width], rows stride apart
-  const void* up = nullptr;      // [rows, width], rows stride apart
-  std::int64_t stride = 0;       // elements
-  void* y = nullptr;             // [rows, width], rows y_stride apart
-  std::int64_t y_stride = 0;     // elements
+  const void* gate = nullptr;  // [rows, width], rows stride apart
+  const void* up = nullptr;    // [rows, width], rows stride apart
+  std::int64_t stride = 0;     // elements
+  void* y = nullptr;           // [rows, width], rows y_stride apart
+  std::int64_t y_stride = 0;   // elements
   std::int64_t width = 0;
 };
 

@@ -1,5 +1,6 @@
-// Which of the builds of the *_simd.cc kernels this host runs. Each of those sources is compiled once per level, in a
-// namespace of its own; one binary is fast on every x86-64 host and needs no flags.
+// Which of the builds of the *_simd.cc kernels this host runs. Each of those sources is compiled
+// once per level, in a namespace of its own; one binary is fast on every x86-64 host and needs no
+// flags.
 #pragma once
 
 #include <string_view>
@@ -21,8 +22,8 @@ Isa HostIsa();
 // The level in use: HostIsa(), unless lowered.
 Isa ActiveIsa();
 
-// Lowers the level for the whole process, so that a test can run every build that the host has. Levels above HostIsa() are
-// ignored. Not while kernels run.
+// Lowers the level for the whole process, so that a test can run every build that the host has.
+// Levels above HostIsa() are ignored. Not while kernels run.
 void SetActiveIsa(Isa isa);
 
 }  // namespace penstock

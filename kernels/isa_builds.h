@@ -19,12 +19,16 @@
   }
 
 // Calls the build of `function` for the level in use.
-#define PENSTOCK_CALL_BUILD(function, ...)                                 \
-  do {                                                                     \
-    switch (ActiveIsa()) {                                                 \
-      case Isa::kAvx512Bf16: return avx512_bf16::function(__VA_ARGS__);    \
-      case Isa::kAvx512: return avx512::function(__VA_ARGS__);             \
-      case Isa::kAvx2: return avx2::function(__VA_ARGS__);                 \
-      case Isa::kBaseline: return baseline::function(__VA_ARGS__);         \
-    }                                                                      \
+#define PENSTOCK_CALL_BUILD(function, ...)         \
+  do {                                             \
+    switch (ActiveIsa()) {                         \
+      case Isa::kAvx512Bf16:                       \
+        return avx512_bf16::function(__VA_ARGS__); \
+      case Isa::kAvx512:                           \
+        return avx512::function(__VA_ARGS__);      \
+      case Isa::kAvx2:                             \
+        return avx2::function(__VA_ARGS__);        \
+      case Isa::kBaseline:                         \
+        return baseline::function(__VA_ARGS__);    \
+    }                                              \
   } while (false)

@@ -6,7 +6,8 @@
 
 namespace penstock {
 
-PENSTOCK_DECLARE_BUILDS(bool Widen(Element element, const void* from, float* to, std::int64_t count);
+PENSTOCK_DECLARE_BUILDS(bool Widen(Element element, const void* from, float* to,
+                                   std::int64_t count);
                         float Highest(const float* values, std::int64_t count);
                         float SumExp(const float* values, std::int64_t count, float shift);
                         std::int64_t FirstOfHighest(const float* values, std::int64_t count))

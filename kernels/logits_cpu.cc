@@ -1,10 +1,9 @@
-#include "kernels/logits.h"
-
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
 
+#include "kernels/logits.h"
 #include "kernels/logits_builds.h"
 
 namespace penstock {

@@ -18,7 +18,9 @@ template <>
 struct Step<BF16> {
   static constexpr int kElements = 2 * kLanes;
   using Operand = __m512i;
-  static PENSTOCK_INLINE Operand Load(const std::uint16_t* from) { return _mm512_loadu_si512(from); }
+  static PENSTOCK_INLINE Operand Load(const std::uint16_t* from) {
+    return _mm512_loadu_si512(from);
+  }
   static PENSTOCK_INLINE Vec Multiply(Operand a, Operand b, Vec sum) {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
   }
@@ -26,7 +28,8 @@ struct Step<BF16> {
 #endif
 
 template <typename E>
-PENSTOCK_INLINE typename Step<E>::Operand LoadTail(const typename E::Stored* from, std::int64_t count) {
+PENSTOCK_INLINE typename Step<E>::Operand LoadTail(const typename E::Stored* from,
+                                                   std::int64_t count) {
   typename E::Stored padded[Step<E>::kElements] = {};
   for (std::int64_t i = 0; i < count; ++i) padded[i] = from[i];
   return Step<E>::Load(padded);
@@ -35,17 +38,19 @@ PENSTOCK_INLINE typename Step<E>::Operand LoadTail(const typename E::Stored* fro
 // As many sums at once as registers hold.
 constexpr int kSums = kLanes == 16 ? 16 : 8;
 
-// Where the registers of kMatMulColumns weight rows stand, in order: [steps, kMatMulColumns]. Aligned, and widened where
-// that is what a register holds: worth it when many rows of x go over them.
+// Where the registers of kMatMulColumns weight rows stand, in order: [steps, kMatMulColumns].
+// Aligned, and widened where that is what a register holds: worth it when many rows of x go over
+// them, as long as they stay in the first-level cache.
 template <typename E>
 class PackedWeights {
  public:
   using S = Step<E>;
-  static constexpr std::int64_t kBytes = 192 << 10;
+  static constexpr std::int64_t kBytes = 40 << 10;
   static constexpr std::int64_t kMinRows = 12;
 
   static bool Fits(std::int64_t n) {
-    return Steps(n) * kMatMulColumns * static_cast<std::int64_t>(sizeof(typename S::Operand)) <= kBytes;
+    return Steps(n) * kMatMulColumns * static_cast<std::int64_t>(sizeof(typename S::Operand)) <=
+           kBytes;
   }
   static std::int64_t Steps(std::int64_t n) { return (n + S::kElements - 1) / S::kElements; }
 
@@ -55,9 +60,11 @@ class PackedWeights {
     for (int c = 0; c < kMatMulColumns; ++c) {
       const auto* from = weight + (c < count ? c : 0) * n;
       auto* to = at_ + c;
-      for (std::int64_t step = 0; step < whole; ++step) to[step * kMatMulColumns] = S::Load(from + step * S::kElements);
+      for (std::int64_t step = 0; step < whole; ++step)
+        to[step * kMatMulColumns] = S::Load(from + step * S::kElements);
       if (whole * S::kElements < n) {
-        to[whole * kMatMulColumns] = LoadTail<E>(from + whole * S::kElements, n - whole * S::kElements);
+        to[whole * kMatMulColumns] =
+            LoadTail<E>(from + whole * S::kElements, n - whole * S::kElements);
       }
     }
   }
@@ -67,35 +74,50 @@ class PackedWeights {
   alignas(64) typename S::Operand at_[kBytes / sizeof(typename S::Operand)];
 };
 
-// Sums of kRows rows of x with kSums / kRows weight rows: element row · kColumns + column of the first vectors of `sum`.
-// W(column, step) gives a register of weights; the step after the last whole one is the tail, if there is one.
-template <typename E, int kRows, typename W>
-PENSTOCK_INLINE void Block(const typename E::Stored* const (&x)[kRows], W weights, std::int64_t n, Vec (&sum)[kSums]) {
+// One step for all rows and columns of a block.
+template <typename E, int kRows>
+PENSTOCK_INLINE void Advance(const typename Step<E>::Operand (&x)[kRows],
+                             const typename Step<E>::Operand (&w)[kSums / kRows],
+                             Vec (&sum)[kSums]) {
+  constexpr int kColumns = kSums / kRows;
+#pragma GCC unroll 16
+  for (int c = 0; c < kColumns; ++c) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r)
+      sum[r * kColumns + c] = Step<E>::Multiply(x[r], w[c], sum[r * kColumns + c]);
+  }
+}
+
+// Sums of kRows rows of x with kSums / kRows weight rows: element row · kColumns + column of the
+// first vectors of `sum`. weights(column, step) gives a register of weights; kTail: after the last
+// whole step there is part of one.
+template <typename E, int kRows, bool kTail, typename W>
+PENSTOCK_INLINE void Block(const typename E::Stored* const (&x)[kRows], W weights, std::int64_t n,
+                           Vec (&sum)[kSums]) {
   constexpr int kColumns = kSums / kRows;
   using S = Step<E>;
-  for (Vec& s : sum) s = Vec{};
+#pragma GCC unroll 16
+  for (int i = 0; i < kSums; ++i) sum[i] = Vec{};
   const std::int64_t whole = n / S::kElements;
+  typename S::Operand xs[kRows], ws[kColumns];
+#pragma GCC unroll 1
   for (std::int64_t step = 0; step < whole; ++step) {
-    typename S::Operand xs[kRows];
+#pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) xs[r] = S::Load(x[r] + step * S::kElements);
-    for (int c = 0; c < kColumns; ++c) {
-      const typename S::Operand ws = weights(c, step);
-      for (int r = 0; r < kRows; ++r) sum[r * kColumns + c] = S::Multiply(xs[r], ws, sum[r * kColumns + c]);
-    }
+#pragma GCC unroll 16
+    for (int c = 0; c < kColumns; ++c) ws[c] = weights(c, step);
+    Advance<E, kRows>(xs, ws, sum);
   }
-  const std::int64_t tail = n - whole * S::kElements;
-  if (tail > 0) {
-    typename S::Operand xs[kRows];
+  if constexpr (kTail) {
+    const std::int64_t tail = n - whole * S::kElements;
     for (int r = 0; r < kRows; ++r) xs[r] = LoadTail<E>(x[r] + whole * S::kElements, tail);
-    for (int c = 0; c < kColumns; ++c) {
-      const typename S::Operand ws = weights(c, whole);
-      for (int r = 0; r < kRows; ++r) sum[r * kColumns + c] = S::Multiply(xs[r], ws, sum[r * kColumns + c]);
-    }
+    for (int c = 0; c < kColumns; ++c) ws[c] = weights(c, whole);
+    Advance<E, kRows>(xs, ws, sum);
   }
   SumLanes(sum);
 }
 
-template <typename E, typename Y>
+template <typename E, typename Y, bool kTail>
 struct Product {
   using Stored = typename E::Stored;
   const MatMulArgs& a;
@@ -117,22 +139,25 @@ struct Product {
       const int count = static_cast<int>(last - column < kColumns ? last - column : kColumns);
       const Stored* w[kColumns];
       for (int c = 0; c < kColumns; ++c) {
-        const std::int64_t source = column + (c < count ? c : 0);  // the rest is computed and dropped
+        const std::int64_t source =
+            column + (c < count ? c : 0);  // the rest is computed and dropped
         w[c] = static_cast<const Stored*>(a.weight) + source * a.n;
       }
       const auto weights = [&](int c, std::int64_t step) __attribute__((always_inline)) {
         const Stored* from = w[c] + step * S::kElements;
-        return step < whole ? S::Load(from) : LoadTail<E>(from, a.n - whole * S::kElements);
+        if (kTail && step == whole) return LoadTail<E>(from, a.n - whole * S::kElements);
+        return S::Load(from);
       };
       Vec sums[kSums];
-      Block<E, kRows>(x, weights, a.n, sums);
+      Block<E, kRows, kTail>(x, weights, a.n, sums);
       Finish<kRows>(sums, row, column, count);
     }
   }
 
   // The same over packed weights, of columns `column` … `column` + count − 1.
   template <int kRows>
-  void PackedRows(const PackedWeights<E>& packed, std::int64_t row, std::int64_t column, int count) const {
+  void PackedRows(const PackedWeights<E>& packed, std::int64_t row, std::int64_t column,
+                  int count) const {
     constexpr int kColumns = kSums / kRows;
     const Stored* x[kRows];
     for (int r = 0; r < kRows; ++r) x[r] = Input(row + r);
@@ -142,14 +167,15 @@ struct Product {
         return at[step * kMatMulColumns + c];
       };
       Vec sums[kSums];
-      Block<E, kRows>(x, weights, a.n, sums);
+      Block<E, kRows, kTail>(x, weights, a.n, sums);
       Finish<kRows>(sums, row, column + first, count - first < kColumns ? count - first : kColumns);
     }
   }
 
   // Adds the bias, rounds and stores `count` columns of each row.
   template <int kRows>
-  PENSTOCK_INLINE void Finish(Vec (&sums)[kSums], std::int64_t row, std::int64_t column, int count) const {
+  PENSTOCK_INLINE void Finish(Vec (&sums)[kSums], std::int64_t row, std::int64_t column,
+                              int count) const {
     constexpr int kColumns = kSums / kRows;
     typename Y::Stored rounded[kSums];
     if (a.bias != nullptr) {
@@ -187,7 +213,8 @@ struct Product {
 
   void Pass(std::int64_t begin, std::int64_t end, std::int64_t first, std::int64_t last) const {
     for (std::int64_t column = first; column < last; column += kMatMulColumns) {
-      const std::int64_t column_end = last - column < kMatMulColumns ? last : column + kMatMulColumns;
+      const std::int64_t column_end =
+          last - column < kMatMulColumns ? last : column + kMatMulColumns;
       std::int64_t row = begin;
       if constexpr (kSums == 16) {
         for (; row + 4 <= end; row += 4) Rows<4>(row, column, column_end);
@@ -197,10 +224,12 @@ struct Product {
     }
   }
 
-  void PackedPass(std::int64_t begin, std::int64_t end, std::int64_t first, std::int64_t last) const {
+  void PackedPass(std::int64_t begin, std::int64_t end, std::int64_t first,
+                  std::int64_t last) const {
     PackedWeights<E> packed;
     for (std::int64_t column = first; column < last; column += kMatMulColumns) {
-      const int count = static_cast<int>(last - column < kMatMulColumns ? last - column : kMatMulColumns);
+      const int count =
+          static_cast<int>(last - column < kMatMulColumns ? last - column : kMatMulColumns);
       packed.Pack(static_cast<const Stored*>(a.weight) + column * a.n, a.n, count);
       std::int64_t row = begin;
       if constexpr (kSums == 16) {
@@ -216,7 +245,13 @@ struct Product {
 
 void MatMul(const MatMulArgs& args, std::int64_t first, std::int64_t last) {
   WithElement(args.element, [&](auto e) {
-    WithElement(args.y_element, [&](auto y) { Product<decltype(e), decltype(y)>{args}.Run(first, last); });
+    WithElement(args.y_element, [&](auto y) {
+      if (args.n % Step<decltype(e)>::kElements == 0) {
+        Product<decltype(e), decltype(y), false>{args}.Run(first, last);
+      } else {
+        Product<decltype(e), decltype(y), true>{args}.Run(first, last);
+      }
+    });
   });
 }
 

@@ -11,7 +11,7 @@ struct AttentionScratch {
   // Positions that share one step of the online softmax: as many whole blocks as give about 64.
   static constexpr std::int64_t kTilePositions = 64;
 
-  std::int64_t tile_blocks, tile_lanes;      // blocks of a tile, and their padded positions
+  std::int64_t tile_blocks, tile_lanes;        // blocks of a tile, and their padded positions
   std::int64_t q, scores, sums, state, bytes;  // offsets in floats; bytes in all
 
   AttentionScratch(const PagedAttentionArgs& args, std::int64_t rows) {
@@ -19,10 +19,11 @@ struct AttentionScratch {
     const std::int64_t queries = rows * (args.heads / layout.kv_heads);
     tile_blocks = layout.block_tokens < kTilePositions ? kTilePositions / layout.block_tokens : 1;
     tile_lanes = tile_blocks * layout.key_stride();
-    q = 0;                                                           // [queries, padded head_dim]
-    scores = q + queries * layout.value_stride();                    // [queries, tile_lanes]
-    sums = scores + queries * tile_lanes;                            // [queries, padded head_dim]
-    state = sums + queries * layout.value_stride();                  // [queries, 2 · 16]: lanes of the total; maximum
+    q = 0;                                         // [queries, padded head_dim]
+    scores = q + queries * layout.value_stride();  // [queries, tile_lanes]
+    sums = scores + queries * tile_lanes;          // [queries, padded head_dim]
+    state =
+        sums + queries * layout.value_stride();  // [queries, 2 · 16]: lanes of the total; maximum
     bytes = (state + queries * 2 * KvLayout::kAlign) * static_cast<std::int64_t>(sizeof(float));
   }
 };

@@ -9,43 +9,57 @@ namespace {
 constexpr int kQueries = kLanes == 16 ? 4 : 2;
 constexpr int kVectors = 4;
 
-// Scores of kQ queries with kV vectors of neighbouring positions: s = scale · Σ_d q[d] k[d], in order of d.
+// Scores of kQ queries with kV vectors of neighbouring positions: s = scale · Σ_d q[d] k[d], in
+// order of d.
 template <typename E, int kQ, int kV>
-PENSTOCK_INLINE void Scores(const float* q, std::int64_t q_stride, const typename E::Stored* const (&keys)[kV],
-                            std::int64_t key_stride, std::int64_t head_dim, float scale, float* const (&to)[kV],
+PENSTOCK_INLINE void Scores(const float* q, std::int64_t q_stride,
+                            const typename E::Stored* const (&keys)[kV], std::int64_t key_stride,
+                            std::int64_t head_dim, float scale, float* const (&to)[kV],
                             std::int64_t to_stride) {
   Vec sum[kQ][kV] = {};
   for (std::int64_t d = 0; d < head_dim; ++d) {
     Vec k[kV];
+#pragma GCC unroll 4
     for (int v = 0; v < kV; ++v) k[v] = E::Load(keys[v] + d * key_stride);
+#pragma GCC unroll 4
     for (int i = 0; i < kQ; ++i) {
       const Vec x = Splat(q[i * q_stride + d]);
+#pragma GCC unroll 4
       for (int v = 0; v < kV; ++v) sum[i][v] = MulAdd(x, k[v], sum[i][v]);
     }
   }
+#pragma GCC unroll 4
   for (int i = 0; i < kQ; ++i) {
+#pragma GCC unroll 4
     for (int v = 0; v < kV; ++v) F32::Store(to[v] + i * to_stride, sum[i][v] * Splat(scale));
   }
 }
 
 // Adds `positions` positions of one block to the sums of kQ queries, kV vectors of dimensions.
 template <typename E, int kQ, int kV>
-PENSTOCK_INLINE void AddValues(const float* p, std::int64_t p_stride, const typename E::Stored* values,
-                               std::int64_t value_stride, std::int64_t positions, float* sums,
-                               std::int64_t sums_stride) {
+PENSTOCK_INLINE void AddValues(const float* p, std::int64_t p_stride,
+                               const typename E::Stored* values, std::int64_t value_stride,
+                               std::int64_t positions, float* sums, std::int64_t sums_stride) {
   Vec sum[kQ][kV];
+#pragma GCC unroll 4
   for (int i = 0; i < kQ; ++i) {
+#pragma GCC unroll 4
     for (int v = 0; v < kV; ++v) sum[i][v] = F32::Load(sums + i * sums_stride + v * kLanes);
   }
   for (std::int64_t t = 0; t < positions; ++t) {
     Vec value[kV];
+#pragma GCC unroll 4
     for (int v = 0; v < kV; ++v) value[v] = E::Load(values + t * value_stride + v * kLanes);
+#pragma GCC unroll 4
     for (int i = 0; i < kQ; ++i) {
       const Vec weight = Splat(p[i * p_stride + t]);
+#pragma GCC unroll 4
       for (int v = 0; v < kV; ++v) sum[i][v] = MulAdd(weight, value[v], sum[i][v]);
     }
   }
+#pragma GCC unroll 4
   for (int i = 0; i < kQ; ++i) {
+#pragma GCC unroll 4
     for (int v = 0; v < kV; ++v) F32::Store(sums + i * sums_stride + v * kLanes, sum[i][v]);
   }
 }
@@ -55,9 +69,16 @@ class Attention {
  public:
   using Stored = typename E::Stored;
 
-  Attention(const PagedAttentionArgs& args, std::int64_t kv_head, std::int64_t first, std::int64_t last, void* scratch)
-      : a_(args), l_(args.layout), plan_(args, last - first), group_(args.heads / args.layout.kv_heads),
-        kv_head_(kv_head), first_(first), queries_((last - first) * group_), stride_(l_.value_stride()),
+  Attention(const PagedAttentionArgs& args, std::int64_t kv_head, std::int64_t first,
+            std::int64_t last, void* scratch)
+      : a_(args),
+        l_(args.layout),
+        plan_(args, last - first),
+        group_(args.heads / args.layout.kv_heads),
+        kv_head_(kv_head),
+        first_(first),
+        queries_((last - first) * group_),
+        stride_(l_.value_stride()),
         base_(static_cast<float*>(scratch)) {}
 
   void Run() {
@@ -86,7 +107,8 @@ class Attention {
   float* Total(std::int64_t i) const { return base_ + plan_.state + i * 2 * KvLayout::kAlign; }
   float* Maximum(std::int64_t i) const { return Total(i) + KvLayout::kAlign; }
   const Stored* Keys(std::int64_t block) const {
-    return static_cast<const Stored*>(a_.keys) + a_.block_table[block] * l_.key_block() + kv_head_ * l_.key_head();
+    return static_cast<const Stored*>(a_.keys) + a_.block_table[block] * l_.key_block() +
+           kv_head_ * l_.key_head();
   }
   const Stored* Values(std::int64_t block) const {
     return static_cast<const Stored*>(a_.values) + a_.block_table[block] * l_.value_block() +
@@ -112,7 +134,8 @@ class Attention {
     if (blocks > plan_.tile_blocks) blocks = plan_.tile_blocks;
     ScoreBlocks<kQ>(i, block, blocks);
     for (int q = 0; q < kQ; ++q) Weigh(i + q, begin, blocks);
-    // Values: what all queries see together, then the rest of the later ones, each in order of position.
+    // Values: what all queries see together, then the rest of the later ones, each in order of
+    // position.
     const std::int64_t together = Position(i) + 1 - begin;
     for (std::int64_t b = 0; b < blocks; ++b) {
       const std::int64_t before = b * l_.block_tokens;
@@ -133,23 +156,27 @@ class Attention {
   void ScoreBlocks(std::int64_t i, std::int64_t block, std::int64_t blocks) const {
     const std::int64_t per_block = l_.key_stride() / kLanes, vectors = blocks * per_block;
     std::int64_t v = 0;
-    for (; v + kVectors <= vectors; v += kVectors) ScoreVectors<kQ, kVectors>(i, block, per_block, v);
+    for (; v + kVectors <= vectors; v += kVectors)
+      ScoreVectors<kQ, kVectors>(i, block, per_block, v);
     for (; v < vectors; ++v) ScoreVectors<kQ, 1>(i, block, per_block, v);
   }
 
   template <int kQ, int kV>
-  PENSTOCK_INLINE void ScoreVectors(std::int64_t i, std::int64_t block, std::int64_t per_block, std::int64_t v) const {
+  PENSTOCK_INLINE void ScoreVectors(std::int64_t i, std::int64_t block, std::int64_t per_block,
+                                    std::int64_t v) const {
     const Stored* keys[kV];
     float* to[kV];
     for (int n = 0; n < kV; ++n) {
       keys[n] = Keys(block + (v + n) / per_block) + (v + n) % per_block * kLanes;
       to[n] = Score(i) + (v + n) * kLanes;
     }
-    Scores<E, kQ, kV>(Query(i), stride_, keys, l_.key_stride(), l_.head_dim, a_.scale, to, plan_.tile_lanes);
+    Scores<E, kQ, kV>(Query(i), stride_, keys, l_.key_stride(), l_.head_dim, a_.scale, to,
+                      plan_.tile_lanes);
   }
 
-  // Turns a query's scores into weights relative to the new maximum, and rescales what it has summed so far. A NaN
-  // score stays NaN through Exp and ends in the result, whatever Max makes of it.
+  // Turns a query's scores into weights relative to the new maximum, and rescales what it has
+  // summed so far. A NaN score stays NaN through Exp and ends in the result, whatever Max makes of
+  // it.
   void Weigh(std::int64_t i, std::int64_t begin, std::int64_t blocks) const {
     float* scores = Score(i);
     const float minus_infinity = -__builtin_inff();
@@ -180,7 +207,8 @@ class Attention {
     F32::Store(Total(i), total);
     *Maximum(i) = maximum;
     if (factor == 1.0f) return;
-    for (std::int64_t d = 0; d < stride_; d += kLanes) F32::Store(Sums(i) + d, F32::Load(Sums(i) + d) * Splat(factor));
+    for (std::int64_t d = 0; d < stride_; d += kLanes)
+      F32::Store(Sums(i) + d, F32::Load(Sums(i) + d) * Splat(factor));
   }
 
   template <int kQ>
@@ -191,11 +219,12 @@ class Attention {
     const std::int64_t vectors = stride_ / kLanes;
     std::int64_t v = 0;
     for (; v + kVectors <= vectors; v += kVectors) {
-      AddValues<E, kQ, kVectors>(p, plan_.tile_lanes, values + v * kLanes, stride_, positions, Sums(i) + v * kLanes,
-                                 stride_);
+      AddValues<E, kQ, kVectors>(p, plan_.tile_lanes, values + v * kLanes, stride_, positions,
+                                 Sums(i) + v * kLanes, stride_);
     }
     for (; v < vectors; ++v) {
-      AddValues<E, kQ, 1>(p, plan_.tile_lanes, values + v * kLanes, stride_, positions, Sums(i) + v * kLanes, stride_);
+      AddValues<E, kQ, 1>(p, plan_.tile_lanes, values + v * kLanes, stride_, positions,
+                          Sums(i) + v * kLanes, stride_);
     }
   }
 
@@ -216,8 +245,8 @@ class Attention {
 
 }  // namespace
 
-void PagedAttention(const PagedAttentionArgs& args, std::int64_t kv_head, std::int64_t first, std::int64_t last,
-                    void* scratch) {
+void PagedAttention(const PagedAttentionArgs& args, std::int64_t kv_head, std::int64_t first,
+                    std::int64_t last, void* scratch) {
   if (first >= last) return;
   WithElement(args.layout.element,
               [&](auto e) { Attention<decltype(e)>(args, kv_head, first, last, scratch).Run(); });

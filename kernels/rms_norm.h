@@ -1,5 +1,5 @@
-// Root-mean-square normalization, with the residual addition before it (Zhang & Sennrich, arXiv 1910.07467; rounding as
-// Hugging Face's Qwen2MoeRMSNorm).
+// Root-mean-square normalization, with the residual addition before it (Zhang & Sennrich, arXiv
+// 1910.07467; rounding as Hugging Face's Qwen2MoeRMSNorm).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,8 @@ struct RmsNormArgs {
   float epsilon = 0;
 };
 
-// Rows first … last − 1: y = M(weight · M(x / √(mean(x²) + ε))), fp32 inside; M rounds to `element`.
+// Rows first … last − 1: y = M(weight · M(x / √(mean(x²) + ε))), fp32 inside; M rounds to
+// `element`.
 void RmsNormCpu(const RmsNormArgs& args, std::int64_t first, std::int64_t last);
 
 }  // namespace penstock

@@ -9,7 +9,8 @@ void Row(const RmsNormArgs& args, std::int64_t row) {
   using Stored = typename E::Stored;
   const std::int64_t d = args.d;
   auto* x = static_cast<Stored*>(args.x) + row * d;
-  const auto* delta = args.delta == nullptr ? nullptr : static_cast<const Stored*>(args.delta) + row * d;
+  const auto* delta =
+      args.delta == nullptr ? nullptr : static_cast<const Stored*>(args.delta) + row * d;
   const auto* weight = static_cast<const Stored*>(args.weight);
   auto* y = static_cast<Stored*>(args.y) + row * d;
   Vec squares = {};

@@ -1,5 +1,3 @@
-#include "kernels/sample.h"
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -7,18 +5,21 @@
 #include <vector>
 
 #include "kernels/logits_builds.h"
+#include "kernels/sample.h"
 
 namespace penstock {
 
-PENSTOCK_DECLARE_BUILDS(std::int32_t GumbelArgMax(const float* logits, const std::int32_t* ids, std::int64_t count,
-                                                  float highest, std::uint64_t seed, std::uint32_t choice,
+PENSTOCK_DECLARE_BUILDS(std::int32_t GumbelArgMax(const float* logits, const std::int32_t* ids,
+                                                  std::int64_t count, float highest,
+                                                  std::uint64_t seed, std::uint32_t choice,
                                                   std::uint32_t position))
 
 namespace {
 
-std::int32_t GumbelArgMaxCpu(const float* logits, const std::int32_t* ids, std::int64_t count, float highest,
-                             const SampleArgs& args) {
-  PENSTOCK_CALL_BUILD(GumbelArgMax, logits, ids, count, highest, args.seed, args.choice, args.position);
+std::int32_t GumbelArgMaxCpu(const float* logits, const std::int32_t* ids, std::int64_t count,
+                             float highest, const SampleArgs& args) {
+  PENSTOCK_CALL_BUILD(GumbelArgMax, logits, ids, count, highest, args.seed, args.choice,
+                      args.position);
   return 0;
 }
 
@@ -43,18 +44,22 @@ void Penalize(const SampleArgs& args) {
     }
   }
   if (args.frequency_penalty != 0) {
-    for (const std::int32_t token : output) logits[token] -= static_cast<float>(args.frequency_penalty);
+    for (const std::int32_t token : output)
+      logits[token] -= static_cast<float>(args.frequency_penalty);
   }
   if (args.presence_penalty != 0) {
-    for (const std::int32_t token : Distinct(output)) logits[token] -= static_cast<float>(args.presence_penalty);
+    for (const std::int32_t token : Distinct(output))
+      logits[token] -= static_cast<float>(args.presence_penalty);
   }
   for (std::int64_t i = 0; i < args.num_banned; ++i) {
     logits[args.banned[i]] = -std::numeric_limits<float>::infinity();
   }
 }
 
-// Shortens `ids`, sorted by falling logit, to the fewest that hold `top_p` of the probability `total`.
-void KeepTopP(const float* logits, float highest, double top_p, double total, std::vector<std::int32_t>& ids) {
+// Shortens `ids`, sorted by falling logit, to the fewest that hold `top_p` of the probability
+// `total`.
+void KeepTopP(const float* logits, float highest, double top_p, double total,
+              std::vector<std::int32_t>& ids) {
   double sum = 0;
   for (std::size_t i = 0; i < ids.size(); ++i) {
     sum += std::exp(static_cast<double>(logits[ids[i]] - highest));
@@ -89,7 +94,8 @@ std::vector<std::int32_t> Candidates(const SampleArgs& args, float highest) {
   for (std::size_t count = 256;; count *= 8) {
     ids = all;
     const std::size_t sorted = std::min(count, ids.size());
-    std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(sorted), ids.end(), before);
+    std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(sorted), ids.end(),
+                      before);
     ids.resize(sorted);
     KeepTopP(logits, highest, args.top_p, total, ids);
     if (ids.size() < sorted || sorted == all.size()) return ids;
@@ -100,7 +106,8 @@ std::vector<std::int32_t> Candidates(const SampleArgs& args, float highest) {
 
 std::int32_t SampleCpu(const SampleArgs& args) {
   Penalize(args);
-  if (args.temperature == 0) return static_cast<std::int32_t>(FirstOfHighestCpu(args.logits, args.vocab));
+  if (args.temperature == 0)
+    return static_cast<std::int32_t>(FirstOfHighestCpu(args.logits, args.vocab));
   const float highest = HighestCpu(args.logits, args.vocab);
   // Relative to the largest, so that no temperature overflows.
   const auto scale = static_cast<float>(1 / args.temperature);

@@ -1,6 +1,7 @@
-// Vectors of fp32 for the *_simd.cc sources, as wide as the instruction set that the source is compiled for. Every lane
-// does the same arithmetic, tails included (they are padded with zeros), so an element's result never depends on its
-// place. -ffp-contract=off: what is fused is written as MulAdd.
+// Vectors of fp32 for the *_simd.cc sources, as wide as the instruction set that the source is
+// compiled for. Every lane does the same arithmetic, tails included (they are padded with zeros),
+// so an element's result never depends on its place. -ffp-contract=off: what is fused is written as
+// MulAdd.
 #pragma once
 
 #include <immintrin.h>
@@ -55,7 +56,8 @@ PENSTOCK_INLINE Vec Select(IntVec mask, Vec yes, Vec no) {
   return (Vec)(((IntVec)yes & mask) | ((IntVec)no & ~mask));
 }
 
-// How one element type is read and written. Load widens to fp32 exactly, Store rounds to nearest even.
+// How one element type is read and written. Load widens to fp32 exactly, Store rounds to nearest
+// even.
 struct F32 {
   using Stored = float;
   static constexpr Element kElement = Element::kF32;
@@ -99,8 +101,8 @@ struct F16 {
 #elif defined(__AVX2__)
     return (Vec)_mm256_cvtph_ps((__m128i)half);
 #else
-    // Exponent and mantissa shifted into place are the value times 2^-112, denormals included; infinity and NaN have
-    // all exponent bits set and keep them.
+    // Exponent and mantissa shifted into place are the value times 2^-112, denormals included;
+    // infinity and NaN have all exponent bits set and keep them.
     const BitVec bits = __builtin_convertvector(half, BitVec);
     const BitVec magnitude = (bits & 0x7fffu) << 13;
     const Vec scaled = (Vec)magnitude * Splat(0x1p112f);
@@ -129,8 +131,10 @@ struct F16 {
     const std::uint32_t sign = (bits >> 16) & 0x8000u;
     bits &= 0x7fffffffu;
     if (bits > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
-    if (bits >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // rounds to infinity
-    if (bits < 0x38800000u) {  // denormal in fp16: adding ½ aligns its last bit with fp32's, which rounds
+    if (bits >= 0x477ff000u)
+      return static_cast<std::uint16_t>(sign | 0x7c00u);  // rounds to infinity
+    if (bits <
+        0x38800000u) {  // denormal in fp16: adding ½ aligns its last bit with fp32's, which rounds
       float magnitude;
       __builtin_memcpy(&magnitude, &bits, sizeof magnitude);
       magnitude += 0.5f;
@@ -158,7 +162,9 @@ PENSTOCK_INLINE void StorePartial(typename E::Stored* to, Vec v, int count) {
 }
 
 // How many of `left` remaining elements the next vector takes.
-PENSTOCK_INLINE int Lanes(std::int64_t left) { return left < kLanes ? static_cast<int>(left) : kLanes; }
+PENSTOCK_INLINE int Lanes(std::int64_t left) {
+  return left < kLanes ? static_cast<int>(left) : kLanes;
+}
 
 template <typename E>
 PENSTOCK_INLINE Vec LoadUpTo(const typename E::Stored* from, int count) {
@@ -178,9 +184,12 @@ PENSTOCK_INLINE void StoreUpTo(typename E::Stored* to, Vec v, int count) {
 template <typename Function>
 PENSTOCK_INLINE void WithElement(Element element, Function function) {
   switch (element) {
-    case Element::kF32: return function(F32{});
-    case Element::kBF16: return function(BF16{});
-    case Element::kF16: return function(F16{});
+    case Element::kF32:
+      return function(F32{});
+    case Element::kBF16:
+      return function(BF16{});
+    case Element::kF16:
+      return function(F16{});
   }
 }
 
@@ -198,8 +207,9 @@ PENSTOCK_INLINE Vec Round(Vec v) {
   }
 }
 
-// Level by level of the tree that adds lanes: neighbours within each 4 lanes, then the 4-lane groups. Two vectors become one, so that
-// kLanes vectors end as one vector of their sums, in order, by cheap shuffles.
+// Level by level of the tree that adds lanes: neighbours within each 4 lanes, then the 4-lane
+// groups. Two vectors become one, so that kLanes vectors end as one vector of their sums, in order,
+// by cheap shuffles.
 PENSTOCK_INLINE Vec AddNeighbours(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return __builtin_shufflevector(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
@@ -224,19 +234,23 @@ PENSTOCK_INLINE Vec AddGroups(Vec a, Vec b) {
 #endif
 }
 
-// Replaces N vectors (a multiple of kLanes) by their sums over lanes, in order, in the first N / kLanes of them. The tree is
-// the same for each vector, whichever place it has.
+// Replaces N vectors (a multiple of kLanes) by their sums over lanes, in order, in the first N /
+// kLanes of them. The tree is the same for each vector, whichever place it has. The loops are
+// unrolled early, so that arrays dissolve into registers.
 template <int N>
 PENSTOCK_INLINE void SumLanes(Vec (&v)[N]) {
-  static_assert(N % kLanes == 0);
-  int count = N;
-  for (int level = 0; level < 2; ++level) {
-    count /= 2;
-    for (int i = 0; i < count; ++i) v[i] = AddNeighbours(v[2 * i], v[2 * i + 1]);
+  static_assert(N % kLanes == 0 && N >= 4);
+#pragma GCC unroll 16
+  for (int i = 0; i < N / 2; ++i) v[i] = AddNeighbours(v[2 * i], v[2 * i + 1]);
+#pragma GCC unroll 16
+  for (int i = 0; i < N / 4; ++i) v[i] = AddNeighbours(v[2 * i], v[2 * i + 1]);
+  if constexpr (kLanes >= 8) {
+#pragma GCC unroll 16
+    for (int i = 0; i < N / 8; ++i) v[i] = AddGroups(v[2 * i], v[2 * i + 1]);
   }
-  for (int width = kLanes / 4; width > 1; width /= 2) {
-    count /= 2;
-    for (int i = 0; i < count; ++i) v[i] = AddGroups(v[2 * i], v[2 * i + 1]);
+  if constexpr (kLanes >= 16) {
+#pragma GCC unroll 16
+    for (int i = 0; i < N / 16; ++i) v[i] = AddGroups(v[2 * i], v[2 * i + 1]);
   }
 }
 
@@ -254,10 +268,11 @@ PENSTOCK_INLINE float MaxLane(Vec v) {
   return max;
 }
 
-// e^x, within 2 ulp; 0 below −87.3, +infinity above 88.7, NaN for NaN. Cody–Waite reduction by ln 2 in two parts,
-// then the Taylor polynomial of degree 7 on |r| ≤ ln 2 / 2, whose error is under 2^-26 of the value.
+// e^x, within 2 ulp; 0 below −87.3, +infinity above 88.7, NaN for NaN. Cody–Waite reduction by ln 2
+// in two parts, then the Taylor polynomial of degree 7 on |r| ≤ ln 2 / 2, whose error is under
+// 2^-26 of the value.
 PENSTOCK_INLINE Vec Exp(Vec x) {
-  const IntVec too_low = x < Splat(-87.33654f), too_high = x > Splat(88.72283f), nan = x != x;
+  const IntVec too_low = x<Splat(-87.33654f), too_high = x> Splat(88.72283f), nan = x != x;
   const Vec clamped = Select(too_low | too_high | nan, Vec{}, x);
   const Vec shifter = Splat(0x1.8p23f);  // adding it leaves the nearest integer in the low bits
   const Vec shifted = clamped * Splat(1.44269504f) + shifter;
@@ -281,8 +296,8 @@ PENSTOCK_INLINE Vec Exp(Vec x) {
   return Select(nan, x, result);
 }
 
-// ln x for finite x > 0, normal; within 2 ulp. x = 2^e m with m in [√½, √2): e ln 2 + 2 artanh((m − 1) / (m + 1)), by
-// its series up to the ninth power.
+// ln x for finite x > 0, normal; within 2 ulp. x = 2^e m with m in [√½, √2): e ln 2 + 2 artanh((m −
+// 1) / (m + 1)), by its series up to the ninth power.
 PENSTOCK_INLINE Vec Log(Vec x) {
   const IntVec bits = (IntVec)x - 0x3f3504f3;  // of √½
   const IntVec e = bits >> 23;

@@ -36,7 +36,7 @@ struct TenantPolicy {
 
 struct Policy {
   Limits limits;
-  std::string default_router = "linear";
+  std::string default_router;  // of requests that name none, whose tenant has no pin
   std::map<std::string, TenantPolicy> tenants;  // `default` is always known
   bool log_prompts = false;
   std::string model_name;

@@ -1,12 +1,13 @@
-// Times of the reference model's steps, without the server around it: what hf_compare.py holds against transformers.
+// Times of the reference model's steps, without the server around it: what hf_compare.py holds
+// against transformers.
 //   forward_bench FOLDER DTYPE BATCH PROMPT STEPS [THREADS] [router,router…]
-// BATCH sequences of PROMPT random tokens each are computed in one step, then STEPS steps decode one token of each. Prints one
-// JSON object: seconds of the prefill step and of every decode step. Routers are given to sequences in turn.
-#include <ctime>
-
+// BATCH sequences of PROMPT random tokens each are computed in one step, then STEPS steps decode
+// one token of each. Prints one JSON object: seconds of the prefill step and of every decode step.
+// Routers are given to sequences in turn.
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <iostream>
 #include <random>
 
@@ -34,12 +35,15 @@ StepTime TimeStep(ModelRunner& runner) {
   const auto start = std::chrono::steady_clock::now();
   const double cpu_start = CpuSeconds();
   PENSTOCK_CHECK(runner.Step()) << "no step to run";
-  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), CpuSeconds() - cpu_start};
+  return {std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+          CpuSeconds() - cpu_start};
 }
 
 int Main(int argc, char** argv) {
   if (argc < 6) {
-    std::fprintf(stderr, "usage: forward_bench FOLDER DTYPE BATCH PROMPT STEPS [THREADS] [router,router…]\n");
+    std::fprintf(
+        stderr,
+        "usage: forward_bench FOLDER DTYPE BATCH PROMPT STEPS [THREADS] [router,router…]\n");
     return 2;
   }
   const int batch = std::atoi(argv[3]), prompt = std::atoi(argv[4]), steps = std::atoi(argv[5]);
@@ -55,13 +59,15 @@ int Main(int argc, char** argv) {
   options.scheduler.prefill_chunk = prompt;
   options.scheduler.prefix_cache = false;
   ModelRunner runner(argv[1], options);
-  const double load = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double load =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   std::mt19937 generator(1);
   const auto add_all = [&](int new_tokens) {
     for (int i = 0; i < batch; ++i) {
       std::vector<TokenId> tokens;
       for (int t = 0; t < prompt; ++t) {
-        tokens.push_back(static_cast<TokenId>(generator() % static_cast<unsigned>(runner.model().spec().vocab_size)));
+        tokens.push_back(static_cast<TokenId>(
+            generator() % static_cast<unsigned>(runner.model().spec().vocab_size)));
       }
       SequenceSpec spec = GreedySpec(std::move(tokens), new_tokens);
       spec.router = runner.router(routers[static_cast<std::size_t>(i) % routers.size()]);

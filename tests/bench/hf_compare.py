@@ -6,7 +6,7 @@ For every model, dtype and batch size: seconds of one step (median over steps, b
 so that a busy moment hits neither alone), and the ratio; above 1 Penstock is faster. transformers runs with its own defaults
 (sdpa attention, grouped_mm experts) and computes the last position's logits only, as its `generate` does.
 
-Environment: PENSTOCK_BUILD (build tree, default build).
+Environment: PENSTOCK_BUILD (build tree, default build/release).
 """
 
 import argparse
@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/parity"))
 from forward_oracle import random_model  # noqa: E402
 
-BENCH = ROOT / os.environ.get("PENSTOCK_BUILD", "build") / "bin" / "forward_bench"
+BENCH = ROOT / os.environ.get("PENSTOCK_BUILD", "build/release") / "bin" / "forward_bench"
 D512 = dict(
     hidden_size=512, num_hidden_layers=8, num_attention_heads=8, num_key_value_heads=8, vocab_size=32000,
     max_position_embeddings=2048, num_experts=60, num_experts_per_tok=4, moe_intermediate_size=352,

@@ -55,10 +55,11 @@ class KernelTest : public testing::TestWithParam<std::tuple<Isa, Element>> {
 std::vector<Isa> HostIsas();
 std::string KernelTestName(const testing::TestParamInfo<std::tuple<Isa, Element>>& info);
 
-#define PENSTOCK_INSTANTIATE_KERNEL_TEST(suite)                                                       \
-  INSTANTIATE_TEST_SUITE_P(EveryBuildAndElement, suite,                                               \
-                           testing::Combine(testing::ValuesIn(HostIsas()),                            \
-                                            testing::Values(Element::kF32, Element::kBF16, Element::kF16)), \
-                           KernelTestName)
+#define PENSTOCK_INSTANTIATE_KERNEL_TEST(suite)                                        \
+  INSTANTIATE_TEST_SUITE_P(                                                            \
+      EveryBuildAndElement, suite,                                                     \
+      testing::Combine(testing::ValuesIn(HostIsas()),                                  \
+                       testing::Values(Element::kF32, Element::kBF16, Element::kF16)), \
+      KernelTestName)
 
 }  // namespace penstock

@@ -30,17 +30,21 @@ std::uint16_t Fp16Bits(float value) {
   }
   if (exponent > 15) return sign | 0x7c00;
   if (units < 1024) return sign | static_cast<std::uint16_t>(units);
-  return static_cast<std::uint16_t>(sign | ((exponent + 15) << 10) | (static_cast<int>(units) - 1024));
+  return static_cast<std::uint16_t>(sign | ((exponent + 15) << 10) |
+                                    (static_cast<int>(units) - 1024));
 }
 
 namespace {
 
-float FromBf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+float FromBf16(std::uint16_t bits) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
 
 float FromFp16(std::uint16_t bits) {
   const int exponent = (bits >> 10) & 31, fraction = bits & 1023;
   const float sign = (bits & 0x8000) != 0 ? -1.0f : 1.0f;
-  if (exponent == 31) return fraction == 0 ? sign * std::numeric_limits<float>::infinity() : std::nanf("");
+  if (exponent == 31)
+    return fraction == 0 ? sign * std::numeric_limits<float>::infinity() : std::nanf("");
   if (exponent == 0) return sign * std::ldexp(static_cast<float>(fraction), -24);
   return sign * std::ldexp(static_cast<float>(fraction + 1024), exponent - 25);
 }
@@ -53,7 +57,9 @@ float RoundTo(Element element, float value) {
 }
 
 Array::Array(Element element, std::int64_t count)
-    : element_(element), count_(count), size_(static_cast<std::int64_t>(SizeOf(element))),
+    : element_(element),
+      count_(count),
+      size_(static_cast<std::int64_t>(SizeOf(element))),
       bytes_(static_cast<std::size_t>(count * size_)) {}
 
 Array Array::Random(Element element, std::int64_t count, unsigned seed, float scale) {
@@ -103,7 +109,8 @@ std::vector<Isa> HostIsas() {
 
 std::string KernelTestName(const testing::TestParamInfo<std::tuple<Isa, Element>>& info) {
   const char* const elements[] = {"f32", "bf16", "f16"};
-  return std::string(Name(std::get<0>(info.param))) + "_" + elements[static_cast<int>(std::get<1>(info.param))];
+  return std::string(Name(std::get<0>(info.param))) + "_" +
+         elements[static_cast<int>(std::get<1>(info.param))];
 }
 
 namespace {
@@ -121,7 +128,8 @@ TEST_P(Conversions, WidenEveryStoredValueExactly) {
   std::vector<std::uint16_t> bits;
   for (int i = 0; i < 65536; ++i) bits.push_back(static_cast<std::uint16_t>(i));
   std::vector<float> widened(bits.size());
-  EXPECT_FALSE(WidenCpu(element(), bits.data(), widened.data(), 65536)) << "infinities and NaN are among them";
+  EXPECT_FALSE(WidenCpu(element(), bits.data(), widened.data(), 65536))
+      << "infinities and NaN are among them";
   for (std::size_t i = 0; i < bits.size(); ++i) {
     const float want = element() == Element::kBF16 ? FromBf16(bits[i]) : FromFp16(bits[i]);
     if (std::isnan(want)) {
@@ -134,22 +142,33 @@ TEST_P(Conversions, WidenEveryStoredValueExactly) {
 
 TEST_P(Conversions, RoundToNearestEven) {
   // A product with the 1 × 1 identity: every value is rounded once, on its way out.
-  std::vector<float> values = {0.0f,     -0.0f,    1.0f,    1.00390625f, 1.01171875f, 65504.0f, 65519.0f, 65520.0f,
-                               1e-8f,    2.98e-8f, 3e-8f,   6.1e-5f,     1e38f,       3.4e38f,  -7e-6f,   0.33333334f,
-                               1.00048828125f, 1.00146484375f};
+  std::vector<float> values = {0.0f,        -0.0f,          1.0f,          1.00390625f, 1.01171875f,
+                               65504.0f,    65519.0f,       65520.0f,      1e-8f,       2.98e-8f,
+                               3e-8f,       6.1e-5f,        1e38f,         3.4e38f,     -7e-6f,
+                               0.33333334f, 1.00048828125f, 1.00146484375f};
   std::mt19937 generator(3);
   for (int i = 0; i < 20000; ++i) {
     const auto bits = static_cast<std::uint32_t>(generator());
     const auto value = std::bit_cast<float>(bits);
-    if (std::isfinite(value) && std::fabs(value) >= std::numeric_limits<float>::min()) values.push_back(value);
+    if (std::isfinite(value) && std::fabs(value) >= std::numeric_limits<float>::min())
+      values.push_back(value);
   }
   const float one = 1;
   Array y(element(), static_cast<std::int64_t>(values.size()));
-  MatMulCpu({.element = Element::kF32, .x = values.data(), .x_stride = 1, .num_rows = y.size(), .weight = &one, .n = 1,
-             .m = 1, .y_element = element(), .y = y.bytes(), .y_stride = 1},
+  MatMulCpu({.element = Element::kF32,
+             .x = values.data(),
+             .x_stride = 1,
+             .num_rows = y.size(),
+             .weight = &one,
+             .n = 1,
+             .m = 1,
+             .y_element = element(),
+             .y = y.bytes(),
+             .y_stride = 1},
             0, 1);
   for (std::int64_t i = 0; i < y.size(); ++i) {
-    ASSERT_EQ(y.Get(i), RoundTo(element(), values[static_cast<std::size_t>(i)])) << values[static_cast<std::size_t>(i)];
+    ASSERT_EQ(y.Get(i), RoundTo(element(), values[static_cast<std::size_t>(i)]))
+        << values[static_cast<std::size_t>(i)];
   }
 }
 

@@ -1,4 +1,5 @@
-// Kernels that work row by row: against plain arithmetic, and for bits that don't depend on a row's place.
+// Kernels that work row by row: against plain arithmetic, and for bits that don't depend on a row's
+// place.
 #include <cmath>
 #include <vector>
 
@@ -20,10 +21,16 @@ TEST_P(RowKernels, RmsNormAddsNormalizesAndRounds) {
   for (const std::int64_t d : {1, 15, 16, 100, 576}) {
     const std::int64_t rows = 3;
     Array x = Array::Random(element(), rows * d, 1), before = x;
-    const Array delta = Array::Random(element(), rows * d, 2), weight = Array::Random(element(), d, 3);
+    const Array delta = Array::Random(element(), rows * d, 2),
+                weight = Array::Random(element(), d, 3);
     Array y(element(), rows * d);
-    RmsNormCpu({.element = element(), .x = x.bytes(), .delta = delta.at(0), .weight = weight.at(0), .y = y.bytes(),
-                .d = d, .epsilon = 1e-6f},
+    RmsNormCpu({.element = element(),
+                .x = x.bytes(),
+                .delta = delta.at(0),
+                .weight = weight.at(0),
+                .y = y.bytes(),
+                .d = d,
+                .epsilon = 1e-6f},
                0, rows);
     for (std::int64_t r = 0; r < rows; ++r) {
       double squares = 0;
@@ -34,7 +41,8 @@ TEST_P(RowKernels, RmsNormAddsNormalizesAndRounds) {
       const double scale = 1 / std::sqrt(squares / static_cast<double>(d) + 1e-6);
       for (std::int64_t i = 0; i < d; ++i) {
         const double want = x.Get(r * d + i) * scale * weight.Get(i);
-        ASSERT_NEAR(y.Get(r * d + i), want, 2 * Tolerance() * std::fabs(want) + 1e-7) << d << " at " << r << ", " << i;
+        ASSERT_NEAR(y.Get(r * d + i), want, 2 * Tolerance() * std::fabs(want) + 1e-7)
+            << d << " at " << r << ", " << i;
       }
     }
   }
@@ -43,7 +51,11 @@ TEST_P(RowKernels, RmsNormAddsNormalizesAndRounds) {
 TEST_P(RowKernels, RmsNormWithoutDeltaLeavesItsInput) {
   const Array x = Array::Random(element(), 40, 4), weight = Array::Random(element(), 40, 5);
   Array input = x, y(element(), 40);
-  RmsNormCpu({.element = element(), .x = input.bytes(), .weight = weight.at(0), .y = y.bytes(), .d = 40,
+  RmsNormCpu({.element = element(),
+              .x = input.bytes(),
+              .weight = weight.at(0),
+              .y = y.bytes(),
+              .d = 40,
               .epsilon = 1e-6f},
              0, 1);
   EXPECT_EQ(input.Bits(0, 40), x.Bits(0, 40));
@@ -51,10 +63,16 @@ TEST_P(RowKernels, RmsNormWithoutDeltaLeavesItsInput) {
 
 TEST_P(RowKernels, GatedSiluRoundsTwice) {
   const std::int64_t rows = 4, width = 37;
-  const Array gate = Array::Random(element(), rows * width, 6, 4), up = Array::Random(element(), rows * width, 7);
+  const Array gate = Array::Random(element(), rows * width, 6, 4),
+              up = Array::Random(element(), rows * width, 7);
   Array y(element(), rows * width);
-  GatedSiluCpu({.element = element(), .gate = gate.at(0), .up = up.at(0), .stride = width, .y = y.bytes(),
-                .y_stride = width, .width = width},
+  GatedSiluCpu({.element = element(),
+                .gate = gate.at(0),
+                .up = up.at(0),
+                .stride = width,
+                .y = y.bytes(),
+                .y_stride = width,
+                .width = width},
                0, rows);
   for (std::int64_t i = 0; i < rows * width; ++i) {
     // Below fp16's normal range the unit is 2^-24.
@@ -70,7 +88,12 @@ TEST_P(RowKernels, GatedSiluHoldsAtTheEnds) {
     gate.Set(i, values[i]);
     up.Set(i, 1);
   }
-  GatedSiluCpu({.element = element(), .gate = gate.at(0), .up = up.at(0), .stride = 5, .y = y.bytes(), .y_stride = 5,
+  GatedSiluCpu({.element = element(),
+                .gate = gate.at(0),
+                .up = up.at(0),
+                .stride = 5,
+                .y = y.bytes(),
+                .y_stride = 5,
                 .width = 5},
                0, 1);
   EXPECT_NEAR(y.Get(0), 0, 1e-30);
@@ -84,17 +107,28 @@ TEST_P(RowKernels, RopeTurnsPairsHalfAHeadApart) {
   const std::int64_t rows = 3, heads = 2, half = 9;
   const std::int32_t positions[] = {0, 5, 4000};
   std::vector<float> frequencies, cos(rows * half), sin(rows * half);
-  for (int i = 0; i < half; ++i) frequencies.push_back(std::pow(10000.0f, -static_cast<float>(i) / half));
-  RopeTableCpu({.element = element(), .positions = positions, .inverse_frequencies = frequencies.data(), .half = half,
-                .cos = cos.data(), .sin = sin.data()},
+  for (int i = 0; i < half; ++i)
+    frequencies.push_back(std::pow(10000.0f, -static_cast<float>(i) / half));
+  RopeTableCpu({.element = element(),
+                .positions = positions,
+                .inverse_frequencies = frequencies.data(),
+                .half = half,
+                .cos = cos.data(),
+                .sin = sin.data()},
                0, rows);
   const Array x = Array::Random(element(), rows * heads * 2 * half, 8);
   Array y = x;
-  RopeCpu({.element = element(), .x = y.bytes(), .heads = heads, .half = half, .cos = cos.data(), .sin = sin.data()}, 0,
-          rows);
+  RopeCpu({.element = element(),
+           .x = y.bytes(),
+           .heads = heads,
+           .half = half,
+           .cos = cos.data(),
+           .sin = sin.data()},
+          0, rows);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(positions[r]) * frequencies[static_cast<std::size_t>(i)];
+      const float angle =
+          static_cast<float>(positions[r]) * frequencies[static_cast<std::size_t>(i)];
       const float c = RoundTo(element(), std::cos(angle)), s = RoundTo(element(), std::sin(angle));
       for (std::int64_t h = 0; h < heads; ++h) {
         const std::int64_t low = (r * heads + h) * 2 * half + i, high = low + half;
@@ -108,14 +142,22 @@ TEST_P(RowKernels, RopeTurnsPairsHalfAHeadApart) {
 
 TEST_P(RowKernels, CombineSumsByRankAndGatesTheSharedExpert) {
   const std::int64_t rows = 3, k = 4, d = 21;
-  const Array experts = Array::Random(element(), rows * k * d, 9), shared = Array::Random(element(), rows * d, 10);
+  const Array experts = Array::Random(element(), rows * k * d, 9),
+              shared = Array::Random(element(), rows * d, 10);
   const Array gate = Array::Random(element(), rows, 11);
   const std::int32_t slots[] = {3, 7, 0, 11, 1, 2, 4, 5, 10, 9, 8, 6};
   std::vector<float> weights;
   for (int i = 0; i < rows * k; ++i) weights.push_back(0.05f + 0.013f * static_cast<float>(i));
   Array y(element(), rows * d);
-  CombineCpu({.element = element(), .expert_output = experts.at(0), .slots = slots, .weights = weights.data(), .k = k,
-              .shared_output = shared.at(0), .shared_gate = gate.at(0), .y = y.bytes(), .d = d},
+  CombineCpu({.element = element(),
+              .expert_output = experts.at(0),
+              .slots = slots,
+              .weights = weights.data(),
+              .k = k,
+              .shared_output = shared.at(0),
+              .shared_gate = gate.at(0),
+              .y = y.bytes(),
+              .d = d},
              0, rows);
   const auto m = [&](float v) { return RoundTo(element(), v); };
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -123,11 +165,13 @@ TEST_P(RowKernels, CombineSumsByRankAndGatesTheSharedExpert) {
     for (std::int64_t i = 0; i < d; ++i) {
       float sum = 0;
       for (std::int64_t rank = 0; rank < k; ++rank) {
-        sum += m(experts.Get(slots[r * k + rank] * d + i) * m(weights[static_cast<std::size_t>(r * k + rank)]));
+        sum += m(experts.Get(slots[r * k + rank] * d + i) *
+                 m(weights[static_cast<std::size_t>(r * k + rank)]));
       }
       const float want = m(m(sum) + m(g * shared.Get(r * d + i)));
       // The last bit of σ may differ, and with it one unit of what it scales.
-      EXPECT_NEAR(y.Get(r * d + i), want, 2 * Tolerance() * (std::fabs(want) + std::fabs(shared.Get(r * d + i))));
+      EXPECT_NEAR(y.Get(r * d + i), want,
+                  2 * Tolerance() * (std::fabs(want) + std::fabs(shared.Get(r * d + i))));
     }
   }
 }
@@ -138,11 +182,20 @@ TEST_P(RowKernels, GiveARowTheSameBitsAtEveryPlace) {
   const Array one = Array::Random(element(), d, 13);
   for (std::int64_t i = 0; i < rows * d; ++i) x.Set(i, one.Get(i % d));
   Array normal(element(), rows * d), silu(element(), rows * d);
-  RmsNormCpu({.element = element(), .x = x.bytes(), .weight = weight.at(0), .y = normal.bytes(), .d = d,
+  RmsNormCpu({.element = element(),
+              .x = x.bytes(),
+              .weight = weight.at(0),
+              .y = normal.bytes(),
+              .d = d,
               .epsilon = 1e-6f},
              0, rows);
-  GatedSiluCpu({.element = element(), .gate = x.at(0), .up = normal.at(0), .stride = d, .y = silu.bytes(),
-                .y_stride = d, .width = d},
+  GatedSiluCpu({.element = element(),
+                .gate = x.at(0),
+                .up = normal.at(0),
+                .stride = d,
+                .y = silu.bytes(),
+                .y_stride = d,
+                .width = d},
                0, rows);
   for (std::int64_t r = 1; r < rows; ++r) {
     EXPECT_EQ(normal.Bits(r * d, d), normal.Bits(0, d)) << r;
@@ -158,8 +211,13 @@ TEST_P(RowKernels, ElementsGetTheSameBitsInAVectorAndInATail) {
     gate.Set(i, 1.2345f);
     up.Set(i, -0.777f);
   }
-  GatedSiluCpu({.element = element(), .gate = gate.at(0), .up = up.at(0), .stride = width, .y = y.bytes(),
-                .y_stride = width, .width = width},
+  GatedSiluCpu({.element = element(),
+                .gate = gate.at(0),
+                .up = up.at(0),
+                .stride = width,
+                .y = y.bytes(),
+                .y_stride = width,
+                .width = width},
                0, 1);
   for (std::int64_t i = 1; i < width; ++i) EXPECT_EQ(y.Bits(i, 1), y.Bits(0, 1)) << i;
 }
@@ -168,7 +226,8 @@ TEST_P(RowKernels, EntropyIsThatOfTheDistribution) {
   for (const std::int64_t count : {1, 4, 60, 64}) {
     std::vector<float> p;
     double total = 0, want = 0;
-    for (std::int64_t i = 0; i < count; ++i) p.push_back(i % 5 == 3 ? 0.0f : static_cast<float>(i % 7 + 1));
+    for (std::int64_t i = 0; i < count; ++i)
+      p.push_back(i % 5 == 3 ? 0.0f : static_cast<float>(i % 7 + 1));
     for (const float v : p) total += v;
     for (float& v : p) {
       v = static_cast<float>(v / total);

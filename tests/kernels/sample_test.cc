@@ -33,7 +33,8 @@ std::int32_t Sample(std::vector<float> logits, SampleArgs args) {
 }
 
 // Distinct tokens of many draws.
-std::vector<std::int32_t> Drawn(const std::vector<float>& logits, SampleArgs args, int draws = 400) {
+std::vector<std::int32_t> Drawn(const std::vector<float>& logits, SampleArgs args,
+                                int draws = 400) {
   std::vector<std::int32_t> tokens;
   for (int i = 0; i < draws; ++i) {
     args.position = static_cast<std::uint32_t>(i);
@@ -49,10 +50,12 @@ std::int32_t SlowDraw(const std::vector<float>& logits, const SampleArgs& args) 
   double best = -std::numeric_limits<double>::infinity();
   std::int32_t token = -1;
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    const std::uint32_t word = Philox4x32({{args.position, static_cast<std::uint32_t>(i), args.choice, 0}},
-                                          PhiloxKeyOf(args.seed))
-                                   .word[0];
-    const double score = logits[i] / args.temperature - std::log(-std::log1p(-(word + 0.5) * 0x1p-32));
+    const std::uint32_t word =
+        Philox4x32({{args.position, static_cast<std::uint32_t>(i), args.choice, 0}},
+                   PhiloxKeyOf(args.seed))
+            .word[0];
+    const double score =
+        logits[i] / args.temperature - std::log(-std::log1p(-(word + 0.5) * 0x1p-32));
     if (score > best) {
       best = score;
       token = static_cast<std::int32_t>(i);
@@ -71,7 +74,8 @@ TEST(Sample, DrawsAsDefinedWhateverTheBuild) {
   for (const Isa isa : HostIsas()) {
     SetActiveIsa(isa);
     for (std::uint32_t i = 0; i < 40; ++i) {
-      const SampleArgs args = {.temperature = 0.8, .seed = 0x123456789abcdef0u + i / 4, .choice = i % 3, .position = i};
+      const SampleArgs args = {
+          .temperature = 0.8, .seed = 0x123456789abcdef0u + i / 4, .choice = i % 3, .position = i};
       EXPECT_EQ(Sample(logits, args), SlowDraw(logits, args)) << Name(isa) << ", draw " << i;
     }
   }
@@ -82,7 +86,8 @@ TEST(Sample, DrawsTokensAsOftenAsTheirProbabilitySays) {
   const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.2f)};
   std::vector<int> counts(3);
   const int draws = 20000;
-  for (int i = 0; i < draws; ++i) ++counts[Sample(logits, {.seed = 7, .position = static_cast<std::uint32_t>(i)})];
+  for (int i = 0; i < draws; ++i)
+    ++counts[Sample(logits, {.seed = 7, .position = static_cast<std::uint32_t>(i)})];
   // Five standard deviations of a binomial count are under 360.
   EXPECT_NEAR(counts[0], 0.5 * draws, 360);
   EXPECT_NEAR(counts[1], 0.3 * draws, 360);
@@ -105,7 +110,8 @@ TEST(Sample, TopKKeepsTheLargestWithTiesToTheLowerId) {
 }
 
 TEST(Sample, TopPKeepsTheFewestThatReachIt) {
-  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f), std::log(0.05f)};
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f),
+                                     std::log(0.05f)};
   EXPECT_THAT(Drawn(logits, {.top_p = 0.0}), ElementsAre(0));
   EXPECT_THAT(Drawn(logits, {.top_p = 0.4}), ElementsAre(0));
   EXPECT_THAT(Drawn(logits, {.top_p = 0.7}), ElementsAre(0, 1));
@@ -120,13 +126,15 @@ TEST(Sample, TopPSortsAsFarAsItTakes) {
 }
 
 TEST(Sample, MinPIsRelativeToTheMostProbable) {
-  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f), std::log(0.05f)};
+  const std::vector<float> logits = {std::log(0.5f), std::log(0.3f), std::log(0.15f),
+                                     std::log(0.05f)};
   EXPECT_THAT(Drawn(logits, {.min_p = 0.55}), ElementsAre(0, 1));
   EXPECT_THAT(Drawn(logits, {.min_p = 1.0}), ElementsAre(0));
 }
 
 TEST(Sample, FiltersFollowTemperatureInTheirOrder) {
-  // Probabilities 0.6, 0.3, 0.1. At temperature ½ they are 0.78, 0.2, 0.02: top-p 0.85 then needs two, and after top-k 1 one.
+  // Probabilities 0.6, 0.3, 0.1. At temperature ½ they are 0.78, 0.2, 0.02: top-p 0.85 then needs
+  // two, and after top-k 1 one.
   const std::vector<float> logits = {std::log(0.6f), std::log(0.3f), std::log(0.1f)};
   EXPECT_THAT(Drawn(logits, {.temperature = 0.5, .top_p = 0.85}), ElementsAre(0, 1));
   EXPECT_THAT(Drawn(logits, {.temperature = 0.5, .top_k = 1, .top_p = 0.85}), ElementsAre(0));
@@ -134,7 +142,8 @@ TEST(Sample, FiltersFollowTemperatureInTheirOrder) {
 
 TEST(Sample, PenaltiesFollowTheirDefinitions) {
   const std::int32_t prompt[] = {0, 0}, output[] = {1, 1, 2};
-  SampleArgs args = {.prompt = prompt, .num_prompt = 2, .output = output, .num_output = 3, .temperature = 0};
+  SampleArgs args = {
+      .prompt = prompt, .num_prompt = 2, .output = output, .num_output = 3, .temperature = 0};
   std::vector<float> logits = {4, 4, -4, 1};
   args.repetition_penalty = 2;
   args.frequency_penalty = 0.5;
@@ -142,7 +151,8 @@ TEST(Sample, PenaltiesFollowTheirDefinitions) {
   args.logits = logits.data();
   args.vocab = 4;
   EXPECT_EQ(SampleCpu(args), 0);
-  // Repetition once per token of prompt and output; frequency by count and presence on the output only.
+  // Repetition once per token of prompt and output; frequency by count and presence on the output
+  // only.
   EXPECT_THAT(logits, ElementsAre(2, 2 - 2 * 0.5 - 0.25, -8 - 0.5 - 0.25, 1));
 }
 
@@ -150,8 +160,15 @@ TEST(Sample, BiasComesBeforeTheRepetitionPenalty) {
   const std::int32_t tokens[] = {1, 1}, prompt[] = {1};
   const float biases[] = {2, 3};
   std::vector<float> logits = {0, 1};
-  SampleArgs args = {.logits = logits.data(), .vocab = 2, .bias_tokens = tokens, .biases = biases, .num_biases = 2,
-                     .prompt = prompt, .num_prompt = 1, .repetition_penalty = 2, .temperature = 0};
+  SampleArgs args = {.logits = logits.data(),
+                     .vocab = 2,
+                     .bias_tokens = tokens,
+                     .biases = biases,
+                     .num_biases = 2,
+                     .prompt = prompt,
+                     .num_prompt = 1,
+                     .repetition_penalty = 2,
+                     .temperature = 0};
   EXPECT_EQ(SampleCpu(args), 1);
   EXPECT_THAT(logits, ElementsAre(0, 3));
 }
@@ -172,7 +189,9 @@ TEST(Logits, LogSumExpIsExactToFp32) {
     const std::vector<float> logits = RandomLogits(count, 5, 20);
     double sum = 0;
     for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
-    EXPECT_NEAR(LogSumExpCpu(logits.data(), count), std::log(sum), 2e-6 * (1 + std::fabs(std::log(sum)))) << count;
+    EXPECT_NEAR(LogSumExpCpu(logits.data(), count), std::log(sum),
+                2e-6 * (1 + std::fabs(std::log(sum))))
+        << count;
   }
 }
 

@@ -10,7 +10,7 @@ import torch
 from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROBE = ROOT / os.environ.get("PENSTOCK_BUILD", "build") / "bin" / "forward_probe"
+PROBE = ROOT / os.environ.get("PENSTOCK_BUILD", "build/release") / "bin" / "forward_probe"
 
 BASE = dict(
     hidden_size=64,

@@ -1,10 +1,13 @@
-// What the Python oracle's tests drive: a checkpoint under the reference model and the real scheduler. One JSON request a
-// line on stdin, one JSON answer a line on stdout.
+// What the Python oracle's tests drive: a checkpoint under the reference model and the real
+// scheduler. One JSON request a line on stdin, one JSON answer a line on stdout.
 //   forward_probe FOLDER DTYPE [PREFILL_CHUNK]
-//   {"prompts": [[ids]…], "new_tokens": n}                → {"tokens": [[ids]…]}: greedy, all prompts in one batch
-//   {"prompt": [ids], "logprobs_file": path}              → {"rows": r}: log-probabilities [r, V] fp32, of every prompt
+//   {"prompts": [[ids]…], "new_tokens": n}                → {"tokens": [[ids]…]}: greedy, all
+//   prompts in one batch
+//   {"prompt": [ids], "logprobs_file": path}              → {"rows": r}: log-probabilities [r, V]
+//   fp32, of every prompt
 //                                                           position but the last
-//   {"prompts": […], "new_tokens": n, "routers": [names]} → the same, each prompt under its own router
+//   {"prompts": […], "new_tokens": n, "routers": [names]} → the same, each prompt under its own
+//   router
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -24,7 +27,8 @@ using nlohmann::json;
 json Generate(ModelRunner& runner, const json& request) {
   std::vector<SequenceId> ids;
   for (std::size_t i = 0; i < request["prompts"].size(); ++i) {
-    SequenceSpec spec = GreedySpec(request["prompts"][i].get<std::vector<TokenId>>(), request["new_tokens"]);
+    SequenceSpec spec =
+        GreedySpec(request["prompts"][i].get<std::vector<TokenId>>(), request["new_tokens"]);
     if (request.contains("routers")) spec.router = runner.router(request["routers"][i]);
     ids.push_back(runner.Add(std::move(spec)));
   }
@@ -46,8 +50,10 @@ json Score(ModelRunner& runner, const json& request) {
   std::ofstream file(request["logprobs_file"].get<std::string>(), std::ios::binary);
   std::vector<float> row(static_cast<std::size_t>(vocab));
   for (const ScoredToken& scored : answer.prompt_scores) {
-    for (const TokenLogprob& token : scored.top) row[static_cast<std::size_t>(token.token)] = token.logprob;
-    file.write(reinterpret_cast<const char*>(row.data()), static_cast<std::streamsize>(row.size() * sizeof(float)));
+    for (const TokenLogprob& token : scored.top)
+      row[static_cast<std::size_t>(token.token)] = token.logprob;
+    file.write(reinterpret_cast<const char*>(row.data()),
+               static_cast<std::streamsize>(row.size() * sizeof(float)));
   }
   return {{"rows", answer.prompt_scores.size()}};
 }
@@ -65,7 +71,9 @@ int Main(int argc, char** argv) {
   std::string line;
   while (std::getline(std::cin, line)) {
     const json request = json::parse(line);
-    std::cout << (request.contains("logprobs_file") ? Score(runner, request) : Generate(runner, request)) << std::endl;
+    std::cout << (request.contains("logprobs_file") ? Score(runner, request)
+                                                    : Generate(runner, request))
+              << std::endl;
   }
   return 0;
 }

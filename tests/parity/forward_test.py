@@ -1,16 +1,20 @@
 """The reference forward against transformers, live, on random models.
 
-Environment: PENSTOCK_BUILD (build tree, default build).
+Environment: PENSTOCK_BUILD (build tree, default build/release).
 """
 
 import random
 
 import pytest
 import torch
+from transformers import AutoTokenizer, Qwen2MoeForCausalLM
 
+from checkpoint_oracle import demo_gguf, probed
 from forward_oracle import CONFIGS, REAL, Probe, first_tie, hf_greedy, hf_logits, random_model
 
 torch.set_num_threads(2)
+
+CHATML = "<|im_start|>user\nWhy is the sky blue?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def prompts_for(model, seed, lengths=(1, 5, 17, 40)):
@@ -66,6 +70,26 @@ def test_real_proportions_agree_in_fp32(tmp_path):
     assert error < 1e-4
 
 
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "model"
+    probed("demo", demo_gguf(), folder)
+    return folder, Qwen2MoeForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def test_demo_model_agrees_in_fp32(demo, tmp_path):
+    folder, model = demo
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompt = tokenizer(CHATML)["input_ids"]
+    want = hf_greedy(model, prompt, 64)
+    untied = first_tie(model, prompt + want) - len(prompt) + 1
+    assert untied >= 60 and Probe(folder).greedy([prompt], 64)[0][:untied] == want[:untied]
+    tokens = prompt + want
+    logprobs = Probe(folder).logprobs(tokens, tmp_path / "logprobs")
+    error = (logprobs - hf_logits(model, tokens)[:-1].log_softmax(-1))[: first_tie(model, tokens)].abs().max().item()
+    assert error < 1e-4
+
+
 def agreement(a, b):
     return (a.argmax(-1) == b.argmax(-1)).float().mean().item()
 
@@ -110,8 +134,6 @@ def test_conversion_to_bf16_is_that_of_transformers(saved, tmp_path):
     """A float32 checkpoint served in bfloat16 is the model that transformers converts."""
     folder, _ = saved
     converted = tmp_path / "converted"
-    from transformers import Qwen2MoeForCausalLM
-
     Qwen2MoeForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(converted)
     prompt = [3, 1, 4, 1, 5, 9, 2, 6]
     assert Probe(folder, "bfloat16").greedy([prompt], 24) == Probe(converted, "auto").greedy([prompt], 24)

@@ -176,6 +176,11 @@ class FakeFrontend final : public Frontend {
   }
 
  private:
+  static Policy PolicyWithDefault(const std::string& router) {
+    Policy policy;
+    policy.default_router = router;
+    return policy;
+  }
   absl::StatusOr<std::uint64_t> Take(Started started) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (throws_) throw std::runtime_error("out of luck");
@@ -212,7 +217,7 @@ class FakeFrontend final : public Frontend {
   TextModel text_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;
-  Policy policy_;
+  Policy policy_ = PolicyWithDefault("linear");
   std::function<void(Started)> script_;
   absl::Status refusal_;
   bool throws_ = false, ignores_cancel_ = false, draining_ = false, stopped_ = false;

@@ -38,10 +38,11 @@ class FeedForward {
   // y = MLP(x), both [rows, d].
   void Dense(const MlpWeights& weights, const void* x, std::int64_t rows, void* y);
 
-  // y = experts(x) + shared expert(x), both [batch.rows, d]. `layer` is the index in model.layers, `sparse` counts sparse ones. Every
-  // router routes its own rows; then one grouped pass computes each expert once, over all of its rows.
-  void Sparse(const SparseMlpWeights& weights, int layer, int sparse, const StepBatch& batch, const void* x, void* y,
-              StepRouting& routing, bool keep);
+  // y = experts(x) + shared expert(x), both [batch.rows, d]. `layer` is the index in model.layers,
+  // `sparse` counts sparse ones. Every router routes its own rows; then one grouped pass computes
+  // each expert once, over all of its rows.
+  void Sparse(const SparseMlpWeights& weights, int layer, int sparse, const StepBatch& batch,
+              const void* x, void* y, StepRouting& routing, bool keep);
 
  private:
   void Route(int layer, int sparse, const StepBatch& batch, const void* x, StepRouting& routing);
@@ -51,8 +52,9 @@ class FeedForward {
 
   const ModelConfig& config_;
   const Element element_;
-  LayerRouting routed_;                  // of the layer being computed
-  std::vector<std::int32_t> starts_;     // [E + 1]: slots of expert e are starts_[e] … starts_[e + 1] − 1
+  LayerRouting routed_;  // of the layer being computed
+  std::vector<std::int32_t>
+      starts_;  // [E + 1]: slots of expert e are starts_[e] … starts_[e + 1] − 1
   std::vector<std::int32_t> slot_rows_;  // [rows · k]: the row of each slot
   std::vector<std::int32_t> slots_;      // [rows, k]: the slot of each row and rank
   Scratch gathered_, hidden_, shared_hidden_, expert_out_, shared_out_, shared_gate_;

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "ATen/TensorOperators.h"
 #include "ATen/ops/arange.h"
 #include "ATen/ops/pow.h"
-#include "ATen/TensorOperators.h"
 #include "kernels/paged_attention.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rope.h"
@@ -34,7 +34,8 @@ void ForRows(std::int64_t rows, std::int64_t width, Body body) {
 
 // θ^(−2i/hd), by the same ATen operations as Hugging Face, so that the values are the same.
 std::vector<float> InverseFrequencies(double theta, std::int64_t head_dim) {
-  const at::Tensor exponents = at::arange(0, head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(head_dim);
+  const at::Tensor exponents =
+      at::arange(0, head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(head_dim);
   const at::Tensor values = (1.0 / at::pow(theta, exponents)).contiguous();
   const float* begin = values.const_data_ptr<float>();
   return {begin, begin + values.numel()};
@@ -71,7 +72,8 @@ void Forward::Run(const StepBatch& batch, bool keep, StepRouting& routing) {
                                .half = half,
                                .cos = cos_.Get<float>(rows * half),
                                .sin = sin_.Get<float>(rows * half)};
-  ForRows(rows, 16 * half, [&](std::int64_t first, std::int64_t last) { RopeTableCpu(table, first, last); });
+  ForRows(rows, 16 * half,
+          [&](std::int64_t first, std::int64_t last) { RopeTableCpu(table, first, last); });
 
   int sparse = 0;
   for (std::int64_t index = 0; index < config_.layers; ++index) {
@@ -80,7 +82,8 @@ void Forward::Run(const StepBatch& batch, bool keep, StepRouting& routing) {
     Attend(layer, index, batch);
     Normalize(layer.post_attention_norm, true, rows);
     if (layer.sparse.has_value()) {
-      feed_forward_.Sparse(*layer.sparse, static_cast<int>(index), sparse++, batch, normed, delta, routing, keep);
+      feed_forward_.Sparse(*layer.sparse, static_cast<int>(index), sparse++, batch, normed, delta,
+                           routing, keep);
     } else {
       feed_forward_.Dense(*layer.dense, normed, rows, delta);
     }
@@ -92,7 +95,8 @@ void Forward::Embed(const StepBatch& batch) {
   auto* x = static_cast<std::byte*>(x_.Bytes(batch.rows * row_bytes));
   const std::byte* embedding = weights_.views().embed_tokens.bytes.data();
   for (std::int64_t row = 0; row < batch.rows; ++row) {
-    std::memcpy(x + row * row_bytes, embedding + batch.tokens[static_cast<std::size_t>(row)] * row_bytes,
+    std::memcpy(x + row * row_bytes,
+                embedding + batch.tokens[static_cast<std::size_t>(row)] * row_bytes,
                 static_cast<std::size_t>(row_bytes));
   }
 }
@@ -105,7 +109,8 @@ void Forward::Normalize(const TensorView& weight, bool add_delta, std::int64_t r
                             .y = normed_.Bytes(0),
                             .d = config_.hidden_size,
                             .epsilon = static_cast<float>(config_.rms_norm_eps)};
-  ForRows(rows, config_.hidden_size, [&](std::int64_t first, std::int64_t last) { RmsNormCpu(args, first, last); });
+  ForRows(rows, config_.hidden_size,
+          [&](std::int64_t first, std::int64_t last) { RmsNormCpu(args, first, last); });
 }
 
 void Forward::Attend(const LayerWeights& layer, std::int64_t index, const StepBatch& batch) {
@@ -143,11 +148,12 @@ void Forward::Attend(const LayerWeights& layer, std::int64_t index, const StepBa
                                .offsets = batch.offsets.data(),
                                .keys = cache_.keys(index),
                                .values = cache_.values(index)};
-  ForRows(rows, attention.q.shape[0] + 2 * attention.k.shape[0], [&](std::int64_t first, std::int64_t last) {
-    RopeCpu(rope(q, config_.heads), first, last);
-    RopeCpu(rope(k, config_.kv_heads), first, last);
-    KvAppendCpu(append, first, last);
-  });
+  ForRows(rows, attention.q.shape[0] + 2 * attention.k.shape[0],
+          [&](std::int64_t first, std::int64_t last) {
+            RopeCpu(rope(q, config_.heads), first, last);
+            RopeCpu(rope(k, config_.kv_heads), first, last);
+            KvAppendCpu(append, first, last);
+          });
   RunAttention(index, batch);
   RunProducts({Product(element_, attended, rows, attention.o, delta_.Bytes(0))});
 }
@@ -158,31 +164,35 @@ void Forward::RunAttention(std::int64_t layer, const StepBatch& batch) {
     PagedAttentionArgs args;
     std::int64_t kv_head, first, last;
   };
-  const std::int64_t row_bytes = config_.heads * config_.head_dim * static_cast<std::int64_t>(SizeOf(element_));
+  const std::int64_t row_bytes =
+      config_.heads * config_.head_dim * static_cast<std::int64_t>(SizeOf(element_));
   std::vector<Piece> pieces;
   std::int64_t work = 0;
   for (const PlannedSequence& planned : batch.plan->sequences) {
-    PagedAttentionArgs args = {.layout = cache_.layout(),
-                               .q = static_cast<const std::byte*>(q_.Bytes(0)) + planned.first_row * row_bytes,
-                               .y = static_cast<std::byte*>(attended_.Bytes(0)) + planned.first_row * row_bytes,
-                               .heads = config_.heads,
-                               .scale = 1 / std::sqrt(static_cast<float>(config_.head_dim)),
-                               .keys = cache_.keys(layer),
-                               .values = cache_.values(layer),
-                               .block_table = planned.block_table.data(),
-                               .first_position = planned.first_position};
+    PagedAttentionArgs args = {
+        .layout = cache_.layout(),
+        .q = static_cast<const std::byte*>(q_.Bytes(0)) + planned.first_row * row_bytes,
+        .y = static_cast<std::byte*>(attended_.Bytes(0)) + planned.first_row * row_bytes,
+        .heads = config_.heads,
+        .scale = 1 / std::sqrt(static_cast<float>(config_.head_dim)),
+        .keys = cache_.keys(layer),
+        .values = cache_.values(layer),
+        .block_table = planned.block_table.data(),
+        .first_position = planned.first_position};
     for (std::int64_t first = 0; first < planned.num_rows; first += kRowsPerPiece) {
       const std::int64_t last = std::min<std::int64_t>(planned.num_rows, first + kRowsPerPiece);
-      for (std::int64_t head = 0; head < config_.kv_heads; ++head) pieces.push_back({args, head, first, last});
+      for (std::int64_t head = 0; head < config_.kv_heads; ++head)
+        pieces.push_back({args, head, first, last});
       work += (last - first) * (planned.first_position + last) * config_.heads * config_.head_dim;
     }
   }
-  ParallelFor(static_cast<std::int64_t>(pieces.size()), work < kSerialAttention, [&](int worker, std::int64_t i) {
-    const Piece& piece = pieces[static_cast<std::size_t>(i)];
-    void* scratch =
-        workers_[static_cast<std::size_t>(worker)].Bytes(PagedAttentionScratch(piece.args, piece.last - piece.first));
-    PagedAttentionCpu(piece.args, piece.kv_head, piece.first, piece.last, scratch);
-  });
+  ParallelFor(static_cast<std::int64_t>(pieces.size()), work < kSerialAttention,
+              [&](int worker, std::int64_t i) {
+                const Piece& piece = pieces[static_cast<std::size_t>(i)];
+                void* scratch = workers_[static_cast<std::size_t>(worker)].Bytes(
+                    PagedAttentionScratch(piece.args, piece.last - piece.first));
+                PagedAttentionCpu(piece.args, piece.kv_head, piece.first, piece.last, scratch);
+              });
 }
 
 const void* Forward::Logits(std::span<const std::int32_t> rows) {
@@ -194,7 +204,8 @@ const void* Forward::Logits(std::span<const std::int32_t> rows) {
   void* normed = delta + count * row_bytes;
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t from = rows[static_cast<std::size_t>(i)] * row_bytes;
-    std::memcpy(x + i * row_bytes, static_cast<std::byte*>(x_.Bytes(0)) + from, static_cast<std::size_t>(row_bytes));
+    std::memcpy(x + i * row_bytes, static_cast<std::byte*>(x_.Bytes(0)) + from,
+                static_cast<std::size_t>(row_bytes));
     std::memcpy(delta + i * row_bytes, static_cast<std::byte*>(delta_.Bytes(0)) + from,
                 static_cast<std::size_t>(row_bytes));
   }
@@ -205,8 +216,10 @@ const void* Forward::Logits(std::span<const std::int32_t> rows) {
                             .y = normed,
                             .d = config_.hidden_size,
                             .epsilon = static_cast<float>(config_.rms_norm_eps)};
-  ForRows(count, config_.hidden_size, [&](std::int64_t first, std::int64_t last) { RmsNormCpu(norm, first, last); });
-  void* logits = logits_.Bytes(count * config_.vocab_size * static_cast<std::int64_t>(SizeOf(element_)));
+  ForRows(count, config_.hidden_size,
+          [&](std::int64_t first, std::int64_t last) { RmsNormCpu(norm, first, last); });
+  void* logits =
+      logits_.Bytes(count * config_.vocab_size * static_cast<std::int64_t>(SizeOf(element_)));
   RunProducts({Product(element_, normed, count, weights_.views().lm_head, logits)});
   return logits;
 }

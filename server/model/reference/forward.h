@@ -15,17 +15,19 @@
 
 namespace penstock {
 
-// What a row gets never depends, to the bit, on the other rows of the step: every sum over inputs is taken in an order of its own
-// kernel's, fixed by the model's shape.
+// What a row gets never depends, to the bit, on the other rows of the step: every sum over inputs
+// is taken in an order of its own kernel's, fixed by the model's shape.
 class Forward {
  public:
   // Both must outlive this object.
   Forward(const ReferenceWeights& weights, const KvCache& cache);
 
-  // Runs all layers over the batch, and writes its keys and values into the cache. `keep`: routing.layers is wanted.
+  // Runs all layers over the batch, and writes its keys and values into the cache. `keep`:
+  // routing.layers is wanted.
   void Run(const StepBatch& batch, bool keep, StepRouting& routing);
 
-  // Logits of some rows of the batch that Run last ran, in the model's dtype: [rows.size(), V]. Valid until the next call.
+  // Logits of some rows of the batch that Run last ran, in the model's dtype: [rows.size(), V].
+  // Valid until the next call.
   const void* Logits(std::span<const std::int32_t> rows);
 
  private:
@@ -42,7 +44,8 @@ class Forward {
   FeedForward feed_forward_;
   std::vector<float> inverse_frequencies_;  // [head_dim / 2]
 
-  // Activations, [rows, ·] in the model's dtype: the residual stream, what is still to be added to it, and so on.
+  // Activations, [rows, ·] in the model's dtype: the residual stream, what is still to be added to
+  // it, and so on.
   Scratch x_, delta_, normed_, q_, k_, v_, attended_, cos_, sin_, rows_x_, rows_delta_, logits_;
   std::vector<Scratch> workers_;
 };

@@ -11,12 +11,14 @@ namespace penstock {
 absl::StatusOr<HostBuffer> HostBuffer::Create(std::int64_t bytes) {
   HostBuffer buffer;
   if (bytes == 0) return buffer;
-  void* start = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* start = mmap(nullptr, static_cast<std::size_t>(bytes), PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (start == MAP_FAILED) {
     return absl::ResourceExhaustedError(absl::StrCat("out of memory: no ", bytes, " bytes left"));
   }
   constexpr std::int64_t kHugePage = 2 << 20;
-  if (bytes >= kHugePage) (void)madvise(start, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);  // a hint
+  if (bytes >= kHugePage)
+    (void)madvise(start, static_cast<std::size_t>(bytes), MADV_HUGEPAGE);  // a hint
   buffer.start_ = static_cast<std::byte*>(start);
   buffer.bytes_ = bytes;
   return buffer;

@@ -31,7 +31,8 @@ class HostBuffer {
   std::int64_t bytes_ = 0;
 };
 
-// Memory that grows to the largest size asked for, its content lost when it does. Throws std::bad_alloc.
+// Memory that grows to the largest size asked for, its content lost when it does. Throws
+// std::bad_alloc.
 class Scratch {
  public:
   template <typename T>

@@ -14,7 +14,8 @@ namespace penstock {
 class KvCache {
  public:
   // RESOURCE_EXHAUSTED when the system has not the memory.
-  static absl::StatusOr<KvCache> Create(const KvLayout& layout, std::int64_t layers, std::int64_t blocks);
+  static absl::StatusOr<KvCache> Create(const KvLayout& layout, std::int64_t layers,
+                                        std::int64_t blocks);
 
   // Of one block in all layers, keys and values.
   static std::int64_t BlockBytes(const KvLayout& layout, std::int64_t layers);

@@ -9,7 +9,8 @@ namespace penstock {
 
 int MaxWorkers() { return at::get_num_threads(); }
 
-void ParallelFor(std::int64_t count, bool serial, const std::function<void(int worker, std::int64_t i)>& body) {
+void ParallelFor(std::int64_t count, bool serial,
+                 const std::function<void(int worker, std::int64_t i)>& body) {
   const std::int64_t workers = serial ? 1 : std::min<std::int64_t>(count, MaxWorkers());
   if (workers <= 1) {
     for (std::int64_t i = 0; i < count; ++i) body(0, i);

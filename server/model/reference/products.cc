@@ -23,7 +23,8 @@ constexpr std::int64_t kGatedRows = 256;
 
 std::int64_t Work(const MatMulArgs& product) { return product.num_rows * product.n * product.m; }
 
-void Cut(std::size_t index, const MatMulArgs& product, std::int64_t row_limit, std::vector<Piece>& pieces) {
+void Cut(std::size_t index, const MatMulArgs& product, std::int64_t row_limit,
+         std::vector<Piece>& pieces) {
   for (std::int64_t row = 0; row < product.num_rows; row += row_limit) {
     const std::int64_t rows = std::min(row_limit, product.num_rows - row);
     const std::int64_t column_work = std::max<std::int64_t>(1, rows * product.n);
@@ -77,7 +78,8 @@ void RunGated(const GatedProduct& product, const Piece& piece, Scratch& scratch)
 
 }  // namespace
 
-MatMulArgs Product(Element element, const void* x, std::int64_t rows, const TensorView& weight, void* y) {
+MatMulArgs Product(Element element, const void* x, std::int64_t rows, const TensorView& weight,
+                   void* y) {
   return {.element = element,
           .x = x,
           .x_stride = weight.shape[1],
@@ -97,10 +99,11 @@ void RunProducts(const std::vector<MatMulArgs>& products) {
     Cut(i, products[i], std::max<std::int64_t>(1, products[i].num_rows), pieces);
     work += Work(products[i]);
   }
-  ParallelFor(static_cast<std::int64_t>(pieces.size()), work < kSerialWork, [&](int, std::int64_t i) {
-    const Piece& piece = pieces[static_cast<std::size_t>(i)];
-    MatMulCpu(products[piece.product], piece.first_column, piece.last_column);
-  });
+  ParallelFor(static_cast<std::int64_t>(pieces.size()), work < kSerialWork,
+              [&](int, std::int64_t i) {
+                const Piece& piece = pieces[static_cast<std::size_t>(i)];
+                MatMulCpu(products[piece.product], piece.first_column, piece.last_column);
+              });
 }
 
 void RunGatedProducts(const std::vector<GatedProduct>& products, std::vector<Scratch>& scratch) {
@@ -111,10 +114,11 @@ void RunGatedProducts(const std::vector<GatedProduct>& products, std::vector<Scr
     Cut(i, products[i].gate, kGatedRows, pieces);
     work += 2 * Work(products[i].gate);
   }
-  ParallelFor(static_cast<std::int64_t>(pieces.size()), work < kSerialWork, [&](int worker, std::int64_t i) {
-    const Piece& piece = pieces[static_cast<std::size_t>(i)];
-    RunGated(products[piece.product], piece, scratch[static_cast<std::size_t>(worker)]);
-  });
+  ParallelFor(static_cast<std::int64_t>(pieces.size()), work < kSerialWork,
+              [&](int worker, std::int64_t i) {
+                const Piece& piece = pieces[static_cast<std::size_t>(i)];
+                RunGated(products[piece.product], piece, scratch[static_cast<std::size_t>(worker)]);
+              });
 }
 
 }  // namespace penstock

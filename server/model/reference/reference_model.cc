@@ -20,7 +20,8 @@ absl::StatusOr<Element> ResolveDtype(const Checkpoint& checkpoint, const std::st
   if (dtype == "float32") return Element::kF32;
   if (dtype == "bfloat16") return Element::kBF16;
   if (dtype == "float16") return Element::kF16;
-  if (dtype != "auto") return InvalidField("model.dtype", dtype, "auto, float32, bfloat16 or float16");
+  if (dtype != "auto")
+    return InvalidField("model.dtype", dtype, "auto, float32, bfloat16 or float16");
   if (checkpoint.dtype() == DType::kBF16) return Element::kBF16;
   return checkpoint.dtype() == DType::kF16 ? Element::kF16 : Element::kF32;
 }
@@ -30,7 +31,8 @@ std::string NameOf(Element element) {
   return element == Element::kF16 ? "float16" : "float32";
 }
 
-absl::StatusOr<KvLayout> LayoutOf(const Checkpoint& checkpoint, const ReferenceModelOptions& options) {
+absl::StatusOr<KvLayout> LayoutOf(const Checkpoint& checkpoint,
+                                  const ReferenceModelOptions& options) {
   PENSTOCK_ASSIGN_OR_RETURN(const Element element, ResolveDtype(checkpoint, options.dtype));
   if (options.block_tokens < 1 || options.block_tokens > 1024) {
     return InvalidField("engine.block_tokens", absl::StrCat(options.block_tokens), "1 to 1024");
@@ -49,13 +51,17 @@ std::string FolderName(const std::string& folder) {
 class ReferenceModel final : public Model {
  public:
   ReferenceModel(ReferenceWeights weights, KvCache cache, ModelSpec spec)
-      : weights_(std::move(weights)), cache_(std::move(cache)), spec_(std::move(spec)), forward_(weights_, cache_) {}
+      : weights_(std::move(weights)),
+        cache_(std::move(cache)),
+        spec_(std::move(spec)),
+        forward_(weights_, cache_) {}
 
   const ModelSpec& spec() const override { return spec_; }
   int max_in_flight() const override { return 1; }
 
   void Submit(const StepPlan& plan) override {
-    PENSTOCK_CHECK(submitted_ == nullptr) << "step " << plan.number << " before the end of the one before it";
+    PENSTOCK_CHECK(submitted_ == nullptr)
+        << "step " << plan.number << " before the end of the one before it";
     submitted_ = &plan;
   }
 
@@ -75,7 +81,8 @@ class ReferenceModel final : public Model {
 
  private:
   StepResult RunStep(const StepPlan& plan) {
-    const StepBatch batch = ArrangeStep(plan, spec_.vocab_size, spec_.block_tokens, spec_.num_blocks);
+    const StepBatch batch =
+        ArrangeStep(plan, spec_.vocab_size, spec_.block_tokens, spec_.num_blocks);
     StepRouting routing;
     forward_.Run(batch, WantsTraces(plan), routing);
     return AnswerStep(batch, spec_, weights_.element(), std::move(routing), forward_);
@@ -88,19 +95,22 @@ class ReferenceModel final : public Model {
   const StepPlan* submitted_ = nullptr;
 };
 
-ModelSpec SpecOf(const ReferenceWeights& weights, const KvCache& cache, const ReferenceModelOptions& options) {
+ModelSpec SpecOf(const ReferenceWeights& weights, const KvCache& cache,
+                 const ReferenceModelOptions& options) {
   const ModelConfig& config = weights.config();
   ModelSpec spec;
   spec.name = options.name.empty() ? FolderName(weights.checkpoint().folder()) : options.name;
   spec.backend = "cpu";
   spec.dtype = NameOf(weights.element());
   spec.num_layers = static_cast<int>(config.layers);
-  for (const std::int64_t layer : config.SparseLayers()) spec.sparse_layers.push_back(static_cast<int>(layer));
+  for (const std::int64_t layer : config.SparseLayers())
+    spec.sparse_layers.push_back(static_cast<int>(layer));
   spec.num_experts = static_cast<int>(config.experts);
   spec.top_k = static_cast<int>(config.top_k);
   spec.hidden_size = static_cast<int>(config.hidden_size);
   spec.vocab_size = static_cast<int>(config.vocab_size);
-  spec.max_context = options.max_context == 0 ? static_cast<int>(config.max_position_embeddings) : options.max_context;
+  spec.max_context = options.max_context == 0 ? static_cast<int>(config.max_position_embeddings)
+                                              : options.max_context;
   spec.block_tokens = options.block_tokens;
   spec.num_blocks = cache.blocks();
   spec.weight_bytes = weights.bytes();
@@ -110,33 +120,38 @@ ModelSpec SpecOf(const ReferenceWeights& weights, const KvCache& cache, const Re
 
 }  // namespace
 
-absl::StatusOr<std::int64_t> ReferenceKvBlockBytes(const Checkpoint& checkpoint, const ReferenceModelOptions& options) {
+absl::StatusOr<std::int64_t> ReferenceKvBlockBytes(const Checkpoint& checkpoint,
+                                                   const ReferenceModelOptions& options) {
   PENSTOCK_ASSIGN_OR_RETURN(const KvLayout layout, LayoutOf(checkpoint, options));
   return KvCache::BlockBytes(layout, checkpoint.config().layers);
 }
 
-absl::StatusOr<std::string> ReferenceDtype(const Checkpoint& checkpoint, const ReferenceModelOptions& options) {
+absl::StatusOr<std::string> ReferenceDtype(const Checkpoint& checkpoint,
+                                           const ReferenceModelOptions& options) {
   PENSTOCK_ASSIGN_OR_RETURN(const Element element, ResolveDtype(checkpoint, options.dtype));
   return NameOf(element);
 }
 
-absl::StatusOr<std::unique_ptr<Model>> CreateReferenceModel(std::shared_ptr<const Checkpoint> checkpoint,
-                                                            const ReferenceModelOptions& options) {
+absl::StatusOr<std::unique_ptr<Model>> CreateReferenceModel(
+    std::shared_ptr<const Checkpoint> checkpoint, const ReferenceModelOptions& options) {
   PENSTOCK_ASSIGN_OR_RETURN(const KvLayout layout, LayoutOf(*checkpoint, options));
   const ModelConfig& config = checkpoint->config();
   const std::int64_t block_bytes = KvCache::BlockBytes(layout, config.layers);
   if (options.num_blocks < 1 || options.num_blocks > std::numeric_limits<std::int32_t>::max() ||
       options.num_blocks > std::numeric_limits<std::int64_t>::max() / block_bytes) {
-    return InvalidField("num_blocks", absl::StrCat(options.num_blocks), "1 to 2^31 - 1, and bytes within 64 bits");
+    return InvalidField("num_blocks", absl::StrCat(options.num_blocks),
+                        "1 to 2^31 - 1, and bytes within 64 bits");
   }
   if (options.max_context < 0 || options.max_context > config.max_position_embeddings) {
-    return InvalidField("engine.max_context", absl::StrCat(options.max_context),
-                        absl::StrCat("0 to the model's max_position_embeddings, ", config.max_position_embeddings));
+    return InvalidField(
+        "engine.max_context", absl::StrCat(options.max_context),
+        absl::StrCat("0 to the model's max_position_embeddings, ", config.max_position_embeddings));
   }
   try {
     PENSTOCK_ASSIGN_OR_RETURN(ReferenceWeights weights,
                               ReferenceWeights::Create(std::move(checkpoint), layout.element));
-    PENSTOCK_ASSIGN_OR_RETURN(KvCache cache, KvCache::Create(layout, config.layers, options.num_blocks));
+    PENSTOCK_ASSIGN_OR_RETURN(KvCache cache,
+                              KvCache::Create(layout, config.layers, options.num_blocks));
     ModelSpec spec = SpecOf(weights, cache, options);
     return std::make_unique<ReferenceModel>(std::move(weights), std::move(cache), std::move(spec));
   } catch (const std::bad_alloc&) {

@@ -1,8 +1,7 @@
 // FeedForward's routing: each router on its own rows, and the counts of what it decided.
-#include <ctime>
-
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 
 #include "ATen/core/Tensor.h"
 #include "ATen/ops/empty.h"
@@ -29,7 +28,8 @@ at::ScalarType TorchType(Element element) {
 
 }  // namespace
 
-void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const void* x, StepRouting& routing) {
+void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const void* x,
+                        StepRouting& routing) {
   const std::int64_t k = config_.top_k, d = config_.hidden_size;
   const std::int64_t row_bytes = d * static_cast<std::int64_t>(SizeOf(element_));
   routed_.experts.resize(static_cast<std::size_t>(batch.rows * k));
@@ -41,9 +41,10 @@ void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const voi
     if (count != batch.rows) {
       auto* gathered = static_cast<std::byte*>(gathered_.Bytes(count * row_bytes));
       for (std::int64_t i = 0; i < count; ++i) {
-        std::memcpy(gathered + i * row_bytes,
-                    static_cast<const std::byte*>(x) + group.rows[static_cast<std::size_t>(i)] * row_bytes,
-                    static_cast<std::size_t>(row_bytes));
+        std::memcpy(
+            gathered + i * row_bytes,
+            static_cast<const std::byte*>(x) + group.rows[static_cast<std::size_t>(i)] * row_bytes,
+            static_cast<std::size_t>(row_bytes));
       }
       hidden = gathered;
     }
@@ -52,21 +53,24 @@ void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const voi
       tokens.mutable_data_ptr<std::int64_t>()[i] =
           batch.tokens[static_cast<std::size_t>(group.rows[static_cast<std::size_t>(i)])];
     }
-    const at::Tensor rows =
-        at::from_blob(const_cast<void*>(hidden), {count, d}, at::TensorOptions().dtype(TorchType(element_)));
+    const at::Tensor rows = at::from_blob(const_cast<void*>(hidden), {count, d},
+                                          at::TensorOptions().dtype(TorchType(element_)));
 
     const absl::Duration before = ThreadTime();
     const Routing decided = group.router->router->Route(sparse, rows, tokens);
     routing.router_time[g] += ThreadTime() - before;
 
     const at::Tensor experts = decided.experts.contiguous(), weights = decided.weights.contiguous();
-    const at::Tensor probabilities = decided.probabilities.contiguous(), finite = decided.finite.contiguous();
+    const at::Tensor probabilities = decided.probabilities.contiguous(),
+                     finite = decided.finite.contiguous();
     PENSTOCK_CHECK(experts.numel() == count * k && weights.numel() == count * k &&
                    probabilities.numel() == count * config_.experts && finite.numel() == count)
-        << "router " << group.router->name << " answered " << experts.numel() << " experts for " << count << " rows";
+        << "router " << group.router->name << " answered " << experts.numel() << " experts for "
+        << count << " rows";
     for (std::int64_t i = 0; i < count; ++i) {
       const auto row = static_cast<std::size_t>(group.rows[static_cast<std::size_t>(i)]);
-      std::copy_n(experts.const_data_ptr<std::int32_t>() + i * k, k, routed_.experts.data() + row * k);
+      std::copy_n(experts.const_data_ptr<std::int32_t>() + i * k, k,
+                  routed_.experts.data() + row * k);
       for (std::int64_t rank = 0; rank < k; ++rank) {
         const std::int32_t expert = routed_.experts[row * k + rank];
         PENSTOCK_CHECK(expert >= 0 && expert < config_.experts) << "router " << group.router->name;
@@ -100,8 +104,8 @@ void FeedForward::Count(const StepBatch& batch, const RouterRows& group, const f
     for (std::int64_t rank = 0; rank < k; ++rank) {
       const std::int32_t expert = routed_.experts[row * k + rank];
       ++counts.slots[static_cast<std::size_t>(expert)];
-      // Unless they were divided by their sum, the weights are the chosen probabilities, for every kind: `hash` shows its
-      // calibrated mass there only.
+      // Unless they were divided by their sum, the weights are the chosen probabilities, for every
+      // kind: `hash` shows its calibrated mass there only.
       counts.topk_mass += config_.norm_topk_prob ? p[expert] : routed_.weights[row * k + rank];
     }
   }

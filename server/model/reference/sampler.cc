@@ -10,11 +10,13 @@
 namespace penstock {
 namespace {
 
-absl::StatusOr<float*> Widened(Element element, const void* logits, std::int64_t vocab, Scratch& scratch) {
+absl::StatusOr<float*> Widened(Element element, const void* logits, std::int64_t vocab,
+                               Scratch& scratch) {
   auto* widened = scratch.Get<float>(vocab);
   if (WidenCpu(element, logits, widened, vocab)) return widened;
   return MakeError(absl::StatusCode::kInternal,
-                   "the model's output logits are not finite: its weights overflow in this dtype, or are damaged",
+                   "the model's output logits are not finite: its weights overflow in this dtype, "
+                   "or are damaged",
                    {.reason = "NON_FINITE_LOGITS", .field = "", .retry_after = std::nullopt});
 }
 
@@ -67,12 +69,13 @@ ScoredToken Score(const float* logits, std::int64_t vocab, TokenId token, int to
 
 }  // namespace
 
-absl::StatusOr<ScoredToken> SampleToken(const PlannedSequence& planned, Element element, const void* logits,
-                                        std::int64_t vocab, Scratch& scratch) {
+absl::StatusOr<ScoredToken> SampleToken(const PlannedSequence& planned, Element element,
+                                        const void* logits, std::int64_t vocab, Scratch& scratch) {
   PENSTOCK_ASSIGN_OR_RETURN(float* widened, Widened(element, logits, vocab, scratch));
   const TokenId token = Draw(planned, widened, vocab);
   // The draw overwrote them, and log-probabilities are of the raw ones.
-  return ScoreToken(token, planned.spec->output.logprobs.value_or(0), element, logits, vocab, scratch);
+  return ScoreToken(token, planned.spec->output.logprobs.value_or(0), element, logits, vocab,
+                    scratch);
 }
 
 absl::StatusOr<ScoredToken> ScoreToken(TokenId token, int top, Element element, const void* logits,

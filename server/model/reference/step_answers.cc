@@ -19,12 +19,13 @@ constexpr std::int64_t kLogitBytes = 64 << 20;
 struct LogitRow {
   std::int32_t row;
   std::size_t sequence;
-  bool samples;         // else: the score of the prompt's next token
-  std::size_t place;    // in prompt_scores
+  bool samples;       // else: the score of the prompt's next token
+  std::size_t place;  // in prompt_scores
 };
 
 bool Traced(const OutputParams& output, const SequenceSpec& spec, int position) {
-  return position < static_cast<int>(spec.prompt.size()) ? output.prompt_trace : output.router_trace;
+  return position < static_cast<int>(spec.prompt.size()) ? output.prompt_trace
+                                                         : output.router_trace;
 }
 
 std::vector<RowTrace> TracesOf(const PlannedSequence& planned, const StepRouting& routing, int k) {
@@ -35,7 +36,8 @@ std::vector<RowTrace> TracesOf(const PlannedSequence& planned, const StepRouting
     RowTrace& trace = traces.emplace_back();
     trace.position = position;
     for (const LayerRouting& layer : routing.layers) {
-      const std::size_t first = static_cast<std::size_t>(planned.first_row + i) * static_cast<std::size_t>(k);
+      const std::size_t first =
+          static_cast<std::size_t>(planned.first_row + i) * static_cast<std::size_t>(k);
       for (std::size_t slot = first; slot < first + static_cast<std::size_t>(k); ++slot) {
         trace.experts.push_back(static_cast<std::uint8_t>(layer.experts[slot]));
         trace.weights.push_back(layer.weights[slot]);
@@ -50,10 +52,11 @@ absl::Status RoutingStatus(const PlannedSequence& planned, const StepRouting& ro
   for (int i = 0; i < planned.num_rows; ++i) {
     const auto row = static_cast<std::size_t>(planned.first_row + i);
     if (!routing.failed[row]) continue;
-    return MakeError(absl::StatusCode::kInternal,
-                     absl::StrCat("router \"", planned.spec->router->name, "\": non-finite logit in layer ",
-                                  routing.failed_at[row], " at position ", planned.first_position + i),
-                     {.reason = "NON_FINITE_ROUTER_LOGIT", .field = "", .retry_after = std::nullopt});
+    return MakeError(
+        absl::StatusCode::kInternal,
+        absl::StrCat("router \"", planned.spec->router->name, "\": non-finite logit in layer ",
+                     routing.failed_at[row], " at position ", planned.first_position + i),
+        {.reason = "NON_FINITE_ROUTER_LOGIT", .field = "", .retry_after = std::nullopt});
   }
   return absl::OkStatus();
 }
@@ -70,7 +73,8 @@ std::vector<LogitRow> RowsWithLogits(const StepPlan& plan, StepResult& result) {
         const auto place = static_cast<std::size_t>(position - planned.first_position);
         rows.push_back({planned.first_row + position - planned.first_position, s, false, place});
       }
-      result.sequences[s].prompt_scores.resize(static_cast<std::size_t>(std::max(0, end - planned.first_position)));
+      result.sequences[s].prompt_scores.resize(
+          static_cast<std::size_t>(std::max(0, end - planned.first_position)));
     }
     if (planned.samples) rows.push_back({planned.first_row + planned.num_rows - 1, s, true, 0});
   }
@@ -80,23 +84,26 @@ std::vector<LogitRow> RowsWithLogits(const StepPlan& plan, StepResult& result) {
 }  // namespace
 
 bool WantsTraces(const StepPlan& plan) {
-  return std::any_of(plan.sequences.begin(), plan.sequences.end(), [](const PlannedSequence& planned) {
-    return planned.spec->output.router_trace || planned.spec->output.prompt_trace;
-  });
+  return std::any_of(
+      plan.sequences.begin(), plan.sequences.end(), [](const PlannedSequence& planned) {
+        return planned.spec->output.router_trace || planned.spec->output.prompt_trace;
+      });
 }
 
-StepResult AnswerStep(const StepBatch& batch, const ModelSpec& spec, Element element, StepRouting routing,
-                      Forward& forward) {
+StepResult AnswerStep(const StepBatch& batch, const ModelSpec& spec, Element element,
+                      StepRouting routing, Forward& forward) {
   const StepPlan& plan = *batch.plan;
   StepResult result;
   result.sequences.resize(plan.sequences.size());
   for (std::size_t s = 0; s < plan.sequences.size(); ++s) {
     result.sequences[s].status = RoutingStatus(plan.sequences[s], routing);
-    if (!routing.layers.empty()) result.sequences[s].traces = TracesOf(plan.sequences[s], routing, spec.top_k);
+    if (!routing.layers.empty())
+      result.sequences[s].traces = TracesOf(plan.sequences[s], routing, spec.top_k);
   }
 
   const std::vector<LogitRow> wanted = RowsWithLogits(plan, result);
-  const std::int64_t vocab = spec.vocab_size, row_bytes = vocab * static_cast<std::int64_t>(SizeOf(element));
+  const std::int64_t vocab = spec.vocab_size,
+                     row_bytes = vocab * static_cast<std::int64_t>(SizeOf(element));
   const auto chunk = static_cast<std::size_t>(std::max<std::int64_t>(16, kLogitBytes / row_bytes));
   std::vector<Scratch> scratch(static_cast<std::size_t>(MaxWorkers()));
   // Filled by the workers, one entry a row; gathered afterwards.
@@ -115,7 +122,8 @@ StepResult AnswerStep(const StepBatch& batch, const ModelSpec& spec, Element ele
       if (row.samples) {
         scores[static_cast<std::size_t>(i)] = SampleToken(planned, element, at, vocab, own);
       } else {
-        const TokenId next = planned.spec->prompt[static_cast<std::size_t>(planned.first_position) + row.place + 1];
+        const TokenId next =
+            planned.spec->prompt[static_cast<std::size_t>(planned.first_position) + row.place + 1];
         scores[static_cast<std::size_t>(i)] =
             ScoreToken(next, *planned.spec->output.prompt_logprobs, element, at, vocab, own);
       }

@@ -12,7 +12,7 @@ namespace penstock {
 bool WantsTraces(const StepPlan& plan);
 
 // `forward` has just run the batch.
-StepResult AnswerStep(const StepBatch& batch, const ModelSpec& spec, Element element, StepRouting routing,
-                      Forward& forward);
+StepResult AnswerStep(const StepBatch& batch, const ModelSpec& spec, Element element,
+                      StepRouting routing, Forward& forward);
 
 }  // namespace penstock

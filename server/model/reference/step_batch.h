@@ -29,8 +29,9 @@ struct StepBatch {
   std::vector<RouterRows> routers;      // in order of first row
 };
 
-// `plan` must outlive the result. Tokens, positions and blocks are checked against the bounds: a plan that breaks them is a
-// bug, and ends the process.
-StepBatch ArrangeStep(const StepPlan& plan, std::int64_t vocab_size, std::int64_t block_tokens, std::int64_t num_blocks);
+// `plan` must outlive the result. Tokens, positions and blocks are checked against the bounds: a
+// plan that breaks them is a bug, and ends the process.
+StepBatch ArrangeStep(const StepPlan& plan, std::int64_t vocab_size, std::int64_t block_tokens,
+                      std::int64_t num_blocks);
 
 }  // namespace penstock

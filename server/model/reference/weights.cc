@@ -25,8 +25,8 @@ DType DTypeOf(Element element) {
 ReferenceWeights::ReferenceWeights(std::shared_ptr<const Checkpoint> checkpoint, Element element)
     : checkpoint_(std::move(checkpoint)), element_(element), views_(checkpoint_->weights()) {}
 
-absl::StatusOr<ReferenceWeights> ReferenceWeights::Create(std::shared_ptr<const Checkpoint> checkpoint,
-                                                          Element element) {
+absl::StatusOr<ReferenceWeights> ReferenceWeights::Create(
+    std::shared_ptr<const Checkpoint> checkpoint, Element element) {
   ReferenceWeights weights(std::move(checkpoint), element);
   PENSTOCK_RETURN_IF_ERROR(weights.ConvertAll());
   return weights;
@@ -40,7 +40,8 @@ absl::Status ReferenceWeights::Convert(TensorView& view) {
   const std::int64_t count = view.NumElements();
   PENSTOCK_ASSIGN_OR_RETURN(HostBuffer copy,
                             HostBuffer::Create(count * static_cast<std::int64_t>(SizeOf(wanted))));
-  at::Tensor to = at::from_blob(copy.start(), {count}, at::TensorOptions().dtype(TorchType(wanted)));
+  at::Tensor to =
+      at::from_blob(copy.start(), {count}, at::TensorOptions().dtype(TorchType(wanted)));
   if (reinterpret_cast<std::uintptr_t>(view.bytes.data()) % SizeOf(view.dtype) == 0) {
     to.copy_(at::from_blob(const_cast<std::byte*>(view.bytes.data()), {count},
                            at::TensorOptions().dtype(TorchType(view.dtype))));
@@ -71,16 +72,18 @@ absl::Status ReferenceWeights::ConvertAll() {
   PENSTOCK_RETURN_IF_ERROR(Convert(views_.final_norm));
   for (LayerWeights& layer : views_.layers) {
     AttentionWeights& attention = layer.attention;
-    for (TensorView* view : {&layer.input_norm, &layer.post_attention_norm, &attention.q, &attention.k, &attention.v,
-                             &attention.o}) {
+    for (TensorView* view : {&layer.input_norm, &layer.post_attention_norm, &attention.q,
+                             &attention.k, &attention.v, &attention.o}) {
       PENSTOCK_RETURN_IF_ERROR(Convert(*view));
     }
-    for (std::optional<TensorView>* bias : {&attention.q_bias, &attention.k_bias, &attention.v_bias}) {
+    for (std::optional<TensorView>* bias :
+         {&attention.q_bias, &attention.k_bias, &attention.v_bias}) {
       if (bias->has_value()) PENSTOCK_RETURN_IF_ERROR(Convert(**bias));
     }
     if (layer.dense.has_value()) PENSTOCK_RETURN_IF_ERROR(Convert(*layer.dense));
     if (!layer.sparse.has_value()) continue;
-    bytes_ += layer.sparse->router.NumElements() * static_cast<std::int64_t>(SizeOf(element_));  // routers hold their own
+    bytes_ += layer.sparse->router.NumElements() *
+              static_cast<std::int64_t>(SizeOf(element_));  // routers hold their own
     for (MlpWeights& expert : layer.sparse->experts) PENSTOCK_RETURN_IF_ERROR(Convert(expert));
     PENSTOCK_RETURN_IF_ERROR(Convert(layer.sparse->shared_expert));
     PENSTOCK_RETURN_IF_ERROR(Convert(layer.sparse->shared_expert_gate));

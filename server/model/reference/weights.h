@@ -11,17 +11,21 @@
 
 namespace penstock {
 
-// Where the checkpoint's dtype is the wanted one, the views are of the mapped files: weights are held once. Tensors of another
-// dtype, or at addresses that their elements don't divide, are copied.
+// Where the checkpoint's dtype is the wanted one, the views are of the mapped files: weights are
+// held once. Tensors of another dtype, or at addresses that their elements don't divide, are
+// copied.
 class ReferenceWeights {
  public:
-  static absl::StatusOr<ReferenceWeights> Create(std::shared_ptr<const Checkpoint> checkpoint, Element element);
+  static absl::StatusOr<ReferenceWeights> Create(std::shared_ptr<const Checkpoint> checkpoint,
+                                                 Element element);
 
   const ModelConfig& config() const { return checkpoint_->config(); }
   const Checkpoint& checkpoint() const { return *checkpoint_; }
   const ModelWeights& views() const { return views_; }
   Element element() const { return element_; }
-  std::int64_t bytes() const { return bytes_; }  // of all tensors in this dtype; tied ones count once
+  std::int64_t bytes() const {
+    return bytes_;
+  }  // of all tensors in this dtype; tied ones count once
 
  private:
   ReferenceWeights(std::shared_ptr<const Checkpoint> checkpoint, Element element);

@@ -29,7 +29,8 @@ std::vector<TokenId> RunnerAnswer::token_ids() const {
   return ids;
 }
 
-ModelRunner::ModelRunner(const std::string& folder, RunnerOptions options) : options_(std::move(options)) {
+ModelRunner::ModelRunner(const std::string& folder, RunnerOptions options)
+    : options_(std::move(options)) {
   checkpoint_ = Must(Checkpoint::Open(folder));
   model_ = Must(CreateReferenceModel(checkpoint_, options_.model));
   options_.scheduler.block_tokens = options_.model.block_tokens;
@@ -39,7 +40,8 @@ ModelRunner::ModelRunner(const std::string& folder, RunnerOptions options) : opt
 
 std::vector<std::string> ModelRunner::kinds() const {
   std::vector<std::string> names;
-  for (const RouterKind* kind : RouterRegistry::Global().catalogue().Kinds()) names.push_back(kind->name);
+  for (const RouterKind* kind : RouterRegistry::Global().catalogue().Kinds())
+    names.push_back(kind->name);
   return names;
 }
 
@@ -48,8 +50,8 @@ std::shared_ptr<const LoadedRouter> ModelRunner::router(const std::string& kind)
   if (loaded != nullptr) return loaded;
   const RouterModel model = {
       .shape = checkpoint_->router_shape(),
-      .base_fingerprint = Must(BaseFingerprint(checkpoint_->router_shape(), checkpoint_->config().layers,
-                                               checkpoint_->gates()))};
+      .base_fingerprint = Must(BaseFingerprint(
+          checkpoint_->router_shape(), checkpoint_->config().layers, checkpoint_->gates()))};
   std::vector<TensorView> gates;
   for (const NamedGate& gate : checkpoint_->gates()) gates.push_back(gate.weight);
   const RouterPackage package =
@@ -86,7 +88,8 @@ bool ModelRunner::Step() {
   for (SequenceEvent& event : scheduler_->TakeEvents()) {
     RunnerAnswer& answer = answers_.at(event.id);
     answer.tokens.insert(answer.tokens.end(), event.tokens.begin(), event.tokens.end());
-    answer.prompt_scores.insert(answer.prompt_scores.end(), event.prompt_scores.begin(), event.prompt_scores.end());
+    answer.prompt_scores.insert(answer.prompt_scores.end(), event.prompt_scores.begin(),
+                                event.prompt_scores.end());
     answer.traces.insert(answer.traces.end(), event.traces.begin(), event.traces.end());
     answer.finish = event.finish;
     answer.error = event.error;

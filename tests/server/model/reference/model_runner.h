@@ -1,4 +1,5 @@
-// The reference model under the real scheduler: sequences in, answers out. What the engine does, without its threads.
+// The reference model under the real scheduler: sequences in, answers out. What the engine does,
+// without its threads.
 #pragma once
 
 #include <map>

@@ -28,8 +28,12 @@ std::vector<TokenId> CountingPrompt(int length) {
 
 class ReferenceModelTest : public testing::Test {
  protected:
-  void Write(const TinyCheckpointOptions& options = {}) { TinyCheckpoint(options).Write(folder_.path()); }
-  ModelRunner Runner(RunnerOptions options = {}) { return ModelRunner(folder_.path(), std::move(options)); }
+  void Write(const TinyCheckpointOptions& options = {}) {
+    TinyCheckpoint(options).Write(folder_.path());
+  }
+  ModelRunner Runner(RunnerOptions options = {}) {
+    return ModelRunner(folder_.path(), std::move(options));
+  }
   std::shared_ptr<const Checkpoint> Open() { return *Checkpoint::Open(folder_.path()); }
 
   TemporaryFolder folder_;
@@ -60,15 +64,19 @@ TEST_F(ReferenceModelTest, RefusesOptionsThatMakeNoModel) {
   const auto error = [&](const ReferenceModelOptions& options) {
     return CreateReferenceModel(Open(), options).status().ToString();
   };
-  EXPECT_THAT(error({.dtype = "int8", .num_blocks = 1}), AllOf(HasSubstr("model.dtype"), HasSubstr("int8")));
-  EXPECT_THAT(error({.block_tokens = 0, .num_blocks = 1}), AllOf(HasSubstr("block_tokens"), HasSubstr("got 0")));
+  EXPECT_THAT(error({.dtype = "int8", .num_blocks = 1}),
+              AllOf(HasSubstr("model.dtype"), HasSubstr("int8")));
+  EXPECT_THAT(error({.block_tokens = 0, .num_blocks = 1}),
+              AllOf(HasSubstr("block_tokens"), HasSubstr("got 0")));
   EXPECT_THAT(error({.num_blocks = 0}), AllOf(HasSubstr("num_blocks"), HasSubstr("got 0")));
-  EXPECT_THAT(error({.num_blocks = 1, .max_context = 257}), AllOf(HasSubstr("max_context"), HasSubstr("256")));
+  EXPECT_THAT(error({.num_blocks = 1, .max_context = 257}),
+              AllOf(HasSubstr("max_context"), HasSubstr("256")));
 }
 
 TEST_F(ReferenceModelTest, FailsWithAStatusWhenMemoryRunsOut) {
   Write();
-  const auto model = CreateReferenceModel(Open(), {.num_blocks = std::int64_t{1} << 30, .max_context = 0});
+  const auto model =
+      CreateReferenceModel(Open(), {.num_blocks = std::int64_t{1} << 30, .max_context = 0});
   EXPECT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted) << model.status();
 }
 
@@ -95,8 +103,9 @@ void Fuse(TinyCheckpoint& checkpoint, const std::string& prefix, std::int64_t ex
       TinyTensor& to = std::string(part) == "down_proj" ? down : gate_up;
       const TinyTensor& from = node.mapped();
       to.dtype = from.dtype;
-      to.shape = &to == &down ? std::vector<std::int64_t>{experts, from.shape[0], from.shape[1]}
-                              : std::vector<std::int64_t>{experts, 2 * from.shape[0], from.shape[1]};
+      to.shape = &to == &down
+                     ? std::vector<std::int64_t>{experts, from.shape[0], from.shape[1]}
+                     : std::vector<std::int64_t>{experts, 2 * from.shape[0], from.shape[1]};
       to.bytes.insert(to.bytes.end(), from.bytes.begin(), from.bytes.end());
     }
   }
@@ -108,7 +117,8 @@ TEST_F(ReferenceModelTest, AnswersTheSameFromEitherExpertLayout) {
   TinyCheckpoint checkpoint;
   checkpoint.Write(folder_.path());
   const std::vector<TokenId> want = Runner().Answer(GreedySpec(CountingPrompt(9), 12)).token_ids();
-  for (int layer = 0; layer < 3; ++layer) Fuse(checkpoint, absl::StrCat("model.layers.", layer, ".mlp.experts"), 6);
+  for (int layer = 0; layer < 3; ++layer)
+    Fuse(checkpoint, absl::StrCat("model.layers.", layer, ".mlp.experts"), 6);
   checkpoint.Write(folder_.path());
   ModelRunner fused = Runner();
   EXPECT_EQ(fused.checkpoint().layout(), ExpertLayout::kFused);
@@ -128,13 +138,16 @@ TEST_F(ReferenceModelTest, GivesLogProbabilitiesThatSumToOne) {
   for (const ScoredToken& scored : all) {
     ASSERT_THAT(scored.top, SizeIs(96));
     double sum = 0;
-    for (const TokenLogprob& other : scored.top) sum += std::exp(static_cast<double>(other.logprob));
+    for (const TokenLogprob& other : scored.top)
+      sum += std::exp(static_cast<double>(other.logprob));
     EXPECT_NEAR(sum, 1, 1e-5);
   }
   for (std::size_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(answer.prompt_scores[i].token.token, static_cast<TokenId>(4 + i)) << "the score of the next prompt token";
+    EXPECT_EQ(answer.prompt_scores[i].token.token, static_cast<TokenId>(4 + i))
+        << "the score of the next prompt token";
   }
-  for (const ScoredToken& scored : answer.tokens) EXPECT_EQ(scored.token.token, scored.top[0].token) << "greedy";
+  for (const ScoredToken& scored : answer.tokens)
+    EXPECT_EQ(scored.token.token, scored.top[0].token) << "greedy";
 }
 
 TEST_F(ReferenceModelTest, ScoresAPromptAsItWouldHaveSampledIt) {
@@ -179,7 +192,8 @@ TEST_F(ReferenceModelTest, CountsEveryRowOfEveryRouterAndLayerOnce) {
     }
     for (const RoutingCounts& counts : result.routing) {
       layer_rows[{counts.router, counts.layer}] += counts.rows;
-      EXPECT_EQ(std::accumulate(counts.slots.begin(), counts.slots.end(), std::int64_t{0}), 2 * counts.rows);
+      EXPECT_EQ(std::accumulate(counts.slots.begin(), counts.slots.end(), std::int64_t{0}),
+                2 * counts.rows);
       EXPECT_GE(counts.entropy, 0);
       EXPECT_LE(counts.entropy, static_cast<double>(counts.rows) * std::log(6.0) * 1.0001);
       EXPECT_GT(counts.topk_mass, 0);
