@@ -1,4 +1,5 @@
-#include "kernels/simd.h"
+#include "kernels/simd_element.h"
+#include "kernels/simd_math.h"
 
 namespace penstock::PENSTOCK_ISA {
 

@@ -1,6 +1,7 @@
 #include "kernels/paged_attention.h"
 #include "kernels/paged_attention_scratch.h"
-#include "kernels/simd.h"
+#include "kernels/simd_element.h"
+#include "kernels/simd_math.h"
 
 namespace penstock::PENSTOCK_ISA {
 namespace {

@@ -1,5 +1,6 @@
 #include "kernels/rms_norm.h"
-#include "kernels/simd.h"
+#include "kernels/simd_element.h"
+#include "kernels/simd_math.h"
 
 namespace penstock::PENSTOCK_ISA {
 namespace {

@@ -1,5 +1,5 @@
 #include "kernels/rope.h"
-#include "kernels/simd.h"
+#include "kernels/simd_element.h"
 
 namespace penstock::PENSTOCK_ISA {
 
