@@ -85,13 +85,15 @@ class ReferenceModel final : public Model {
         ArrangeStep(plan, spec_.vocab_size, spec_.block_tokens, spec_.num_blocks);
     StepRouting routing;
     forward_.Run(batch, WantsTraces(plan), routing);
-    return AnswerStep(batch, spec_, weights_.element(), std::move(routing), forward_);
+    return AnswerStep(batch, spec_, weights_.element(), std::move(routing), forward_,
+                      answer_scratch_);
   }
 
   ReferenceWeights weights_;
   KvCache cache_;
   const ModelSpec spec_;
   Forward forward_;  // borrows the three above
+  std::vector<Scratch> answer_scratch_;
   const StepPlan* submitted_ = nullptr;
 };
 
@@ -141,6 +143,10 @@ absl::StatusOr<std::unique_ptr<Model>> CreateReferenceModel(
       options.num_blocks > std::numeric_limits<std::int64_t>::max() / block_bytes) {
     return InvalidField("num_blocks", absl::StrCat(options.num_blocks),
                         "1 to 2^31 - 1, and bytes within 64 bits");
+  }
+  if (config.experts > 256) {
+    return InvalidField("num_experts", absl::StrCat(config.experts),
+                        "at most 256: router traces name an expert in one byte");
   }
   if (options.max_context < 0 || options.max_context > config.max_position_embeddings) {
     return InvalidField(

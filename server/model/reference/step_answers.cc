@@ -91,7 +91,7 @@ bool WantsTraces(const StepPlan& plan) {
 }
 
 StepResult AnswerStep(const StepBatch& batch, const ModelSpec& spec, Element element,
-                      StepRouting routing, Forward& forward) {
+                      StepRouting routing, Forward& forward, std::vector<Scratch>& scratch) {
   const StepPlan& plan = *batch.plan;
   StepResult result;
   result.sequences.resize(plan.sequences.size());
@@ -105,7 +105,7 @@ StepResult AnswerStep(const StepBatch& batch, const ModelSpec& spec, Element ele
   const std::int64_t vocab = spec.vocab_size,
                      row_bytes = vocab * static_cast<std::int64_t>(SizeOf(element));
   const auto chunk = static_cast<std::size_t>(std::max<std::int64_t>(16, kLogitBytes / row_bytes));
-  std::vector<Scratch> scratch(static_cast<std::size_t>(MaxWorkers()));
+  scratch.resize(std::max(scratch.size(), static_cast<std::size_t>(MaxWorkers())));
   // Filled by the workers, one entry a row; gathered afterwards.
   std::vector<absl::StatusOr<ScoredToken>> scores;
   for (std::size_t begin = 0; begin < wanted.size(); begin += chunk) {
