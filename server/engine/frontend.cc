@@ -442,9 +442,9 @@ class FrontendImpl final : public Frontend {
     summary.cached_prompt_tokens = stats.cached_prompt_tokens;
     for (const ChoiceStream& choice : live.choices) summary.completion_tokens += choice.completion_tokens();
     summary.total = now - live.arrival;
-    if (stats.admitted <= absl::ZeroDuration()) return summary;  // it never ran
+    if (stats.admitted == absl::InfiniteDuration()) return summary;  // it never ran
     summary.queue = stats.admitted - live.arrival;
-    const bool answered = stats.first_token > absl::ZeroDuration();
+    const bool answered = stats.first_token != absl::InfiniteDuration();
     const absl::Duration first = answered ? stats.first_token : stats.finished;
     summary.prefill = first - stats.admitted;
     if (answered) {

@@ -49,7 +49,8 @@ absl::StatusOr<StepResult> FakeModel::Await() {
     result.sequences.push_back(Run(planned, plan));
     const int last = planned.first_position + planned.num_rows;
     if (planned.spec->router != nullptr) {
-      rows[planned.spec->router->name] += last - std::max(planned.first_position, planned.first_new_position);
+      rows[planned.spec->router->name] +=
+          std::max(0, last - std::max(planned.first_position, planned.first_new_position));
     }
   }
   for (const auto& [router, count] : rows) {

@@ -188,6 +188,8 @@ TEST_F(FrontendTest, ScoresEveryTokenButTheFirst) {
   ASSERT_THAT(observer->prompt_scores(), SizeIs(4));
   EXPECT_EQ(observer->prompt_scores()[0].token.token, 'e');
   EXPECT_EQ(observer->summary().completion_tokens, 0);
+  EXPECT_EQ(observer->summary().first_token, absl::ZeroDuration()) << "nothing was generated";
+  EXPECT_LT(observer->summary().queue, absl::Seconds(60));
   call.prompt = std::string("h");
   EXPECT_THAT(std::string(frontend_->Score(call, observer).status().message()), HasSubstr("at least 2"));
   call.prompt = std::string("hello");
