@@ -200,7 +200,11 @@ TEST_F(GenerateStreamTest, SlowReaderIsCutAlone) {
     frontend_.Do([&] { EXPECT_TRUE(fast_request.observer->OnDelta(TextDelta("y"))); });
     // The reader is given the time to read.
     const std::size_t wanted = static_cast<std::size_t>(i) + 1;
-    while (fast.Text().size() < wanted) fast.WaitForMessages(fast.messages().size() + 1);
+    for (std::size_t seen = fast.messages().size(); fast.Text().size() < wanted;
+         seen = fast.messages().size()) {
+      // Counted before the text was looked at: a message in between ends the wait.
+      fast.WaitForMessages(seen + 1);
+    }
   }
   frontend_.Do([&] {
     EXPECT_TRUE(fast_request.observer->OnDelta(TextDelta("", 0, FinishReason::kStop)));
