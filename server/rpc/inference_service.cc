@@ -37,7 +37,7 @@ grpc::ServerUnaryReactor* InferenceService::Generate(grpc::CallbackServerContext
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::GenerateStream(
     grpc::CallbackServerContext* call, const grpc::ByteBuffer* request) {
-  return StreamCall::Start(context_, call, *request);
+  return StreamCall::Start(std::make_shared<StreamCall>(context_, call), *request);
 }
 
 grpc::ServerUnaryReactor* InferenceService::Score(grpc::CallbackServerContext* call,

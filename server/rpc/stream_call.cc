@@ -12,14 +12,12 @@
 
 namespace penstock {
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StreamCall::Start(const CallContext& context,
-                                                              grpc::CallbackServerContext* call,
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StreamCall::Start(std::shared_ptr<StreamCall> stream,
                                                               const grpc::ByteBuffer& request) {
-  EchoTraceContext(call);
-  const auto self = std::make_shared<StreamCall>(context, call);
-  self->self_ = self;
-  RunSized(context, request, [self, request] { self->Admit(request); });
-  return self.get();
+  EchoTraceContext(stream->call_);
+  stream->self_ = stream;
+  RunSized(stream->context_, request, [stream, request] { stream->Admit(request); });
+  return stream.get();
 }
 
 StreamCall::StreamCall(const CallContext& context, grpc::CallbackServerContext* call)
@@ -133,10 +131,10 @@ void StreamCall::Advance() {
     if (end_ && (!queue_ || queue_->empty())) last = end_;
     if (!message && !last) return;
     writing_ = true;
+    if (last) AddRetryAfter(*last, call_);
   }
   if (message) SerializeMessage(*message, &outgoing_);
   if (!last) return StartWrite(&outgoing_);
-  AddRetryAfter(*last, call_);
   if (message) {
     StartWriteAndFinish(&outgoing_, grpc::WriteOptions(), ToGrpcStatus(*last));
   } else {

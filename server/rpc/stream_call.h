@@ -26,8 +26,8 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                          public ResponseObserver,
                          public std::enable_shared_from_this<StreamCall> {
  public:
-  static grpc::ServerWriteReactor<grpc::ByteBuffer>* Start(const CallContext& context,
-                                                           grpc::CallbackServerContext* call,
+  // Takes the request. `stream` must have just been made.
+  static grpc::ServerWriteReactor<grpc::ByteBuffer>* Start(std::shared_ptr<StreamCall> stream,
                                                            const grpc::ByteBuffer& request);
 
   StreamCall(const CallContext& context, grpc::CallbackServerContext* call);

@@ -28,19 +28,29 @@ void TickingStream::Tick() {
     if (ended_) return;
     busy_ = true;
   }
-  const absl::Status status = Guarded([this] {
-    turn_ = Next();
+  Turn turn;
+  const absl::Status status = Guarded([&] {
+    turn = Next();
     return absl::OkStatus();
   });
-  if (!status.ok()) turn_ = {.message = std::nullopt, .end = status, .pause = {}};
-  if (turn_.end) {
-    if (!ClaimEnd()) return;
-    if (!turn_.message) return FinishWith(*turn_.end);
-    AddRetryAfter(*turn_.end, call_);
-    return StartWriteAndFinish(&*turn_.message, grpc::WriteOptions(), ToGrpcStatus(*turn_.end));
+  if (!status.ok()) turn = {.message = std::nullopt, .end = status, .pause = {}};
+  const bool has_message = turn.message.has_value();
+  const std::optional<absl::Status> end = turn.end;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    turn_ = std::move(turn);
+    if (end && std::exchange(ended_, true)) return;
+    if (end && has_message) AddRetryAfter(*end, call_);
   }
-  if (turn_.message) return StartWrite(&*turn_.message);
-  TickAfterPause();
+  if (end && has_message) {
+    StartWriteAndFinish(&*turn_.message, grpc::WriteOptions(), ToGrpcStatus(*end));
+  } else if (end) {
+    FinishWith(*end);
+  } else if (has_message) {
+    StartWrite(&*turn_.message);
+  } else {
+    TickAfterPause();
+  }
 }
 
 void TickingStream::OnWriteDone(bool ok) {
@@ -49,14 +59,13 @@ void TickingStream::OnWriteDone(bool ok) {
 }
 
 void TickingStream::TickAfterPause() {
-  const absl::Duration pause = turn_.pause;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     busy_ = false;
     if (gone_ && !ended_) {
       ended_ = true;
     } else {
-      context_.workers->RunAfter(pause, [weak = weak_from_this()] {
+      context_.workers->RunAfter(turn_.pause, [weak = weak_from_this()] {
         if (const std::shared_ptr<TickingStream> stream = weak.lock()) stream->Tick();
       });
       return;

@@ -52,9 +52,9 @@ class TickingStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   const CallContext& context_;
   grpc::CallbackServerContext* const call_;  // valid until OnDone
   std::shared_ptr<TickingStream> self_;      // until OnDone
-  Turn turn_;                                // of the tick that runs
 
   std::mutex mutex_;
+  Turn turn_;           // the last
   bool busy_ = false;   // a tick or its write runs: it will see `gone_`
   bool gone_ = false;   // the caller
   bool ended_ = false;  // Finish was, or is about to be, called

@@ -199,12 +199,7 @@ TEST_F(GenerateStreamTest, SlowReaderIsCutAlone) {
   for (int i = 0; i < 100; ++i) {
     frontend_.Do([&] { EXPECT_TRUE(fast_request.observer->OnDelta(TextDelta("y"))); });
     // The reader is given the time to read.
-    const std::size_t wanted = static_cast<std::size_t>(i) + 1;
-    for (std::size_t seen = fast.messages().size(); fast.Text().size() < wanted;
-         seen = fast.messages().size()) {
-      // Counted before the text was looked at: a message in between ends the wait.
-      fast.WaitForMessages(seen + 1);
-    }
+    fast.WaitForText(static_cast<std::size_t>(i) + 1);
   }
   frontend_.Do([&] {
     EXPECT_TRUE(fast_request.observer->OnDelta(TextDelta("", 0, FinishReason::kStop)));

@@ -53,14 +53,14 @@ class StreamClient final : public grpc::ClientReadReactor<v1::GenerateStreamResp
     std::lock_guard<std::mutex> lock(mutex_);
     return messages_;
   }
+  // Waits until the first choice has so many bytes, or the stream has ended.
+  void WaitForText(std::size_t bytes) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    changed_.wait(lock, [&] { return TextLocked(0).size() >= bytes || status_; });
+  }
   std::string Text(int index = 0) {
-    std::string text;
-    for (const v1::GenerateStreamResponse& message : messages()) {
-      for (const v1::Choice& choice : message.deltas()) {
-        if (choice.index() == index) text += choice.text();
-      }
-    }
-    return text;
+    std::lock_guard<std::mutex> lock(mutex_);
+    return TextLocked(index);
   }
   // Once a message has come.
   std::string InitialMetadata(const std::string& key) {
@@ -91,6 +91,16 @@ class StreamClient final : public grpc::ClientReadReactor<v1::GenerateStreamResp
   }
 
  private:
+  std::string TextLocked(int index) const {
+    std::string text;
+    for (const v1::GenerateStreamResponse& message : messages_) {
+      for (const v1::Choice& choice : message.deltas()) {
+        if (choice.index() == index) text += choice.text();
+      }
+    }
+    return text;
+  }
+
   grpc::ClientContext context_;
   const v1::GenerateRequest request_;
   v1::GenerateStreamResponse incoming_;
