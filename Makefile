@@ -11,7 +11,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup configure build demo serve test parity sanitize fuzz bench format lint clean
+.PHONY: help setup configure build build-cuda demo serve test parity sanitize fuzz bench format lint clean
 
 help: ## this list
 	@echo 'Penstock: a gRPC server for Mixture-of-Experts models with a router per request.'
@@ -26,6 +26,12 @@ configure: setup
 
 build: configure ## the server, the clients and the tests, in build/release
 	@ninja -C $(BUILD) -j$(JOBS)
+
+build-cuda: ## the same with the GPU engine (H100), in build/cuda; needs no GPU
+	@$(SETUP) build cuda
+	@mkdir -p build/cuda
+	@$(CMAKE) -S . -B build/cuda -DPENSTOCK_CUDA=ON > build/cuda/configure.log || { cat build/cuda/configure.log; exit 1; }
+	@ninja -C build/cuda -j$(JOBS)
 
 demo: configure ## a real model under six routers at once, over gRPC, measured live
 	@$(SETUP) demo

