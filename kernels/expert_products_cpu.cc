@@ -1,0 +1,60 @@
+#include <cmath>
+
+#include "kernels/bf16.h"
+#include "kernels/expert_products.h"
+
+namespace penstock {
+namespace {
+
+float Dot(const std::uint16_t* a, const std::uint16_t* b, std::int64_t n) {
+  float sum = 0.0f;
+  for (std::int64_t i = 0; i < n; ++i) sum += FloatOfBf16(a[i]) * FloatOfBf16(b[i]);
+  return sum;
+}
+
+// Calls function(expert, row, place) for every row of every expert; place is the row of h and y.
+template <typename Function>
+void ForEachPlace(const ExpertProductsArgs& args, Function function) {
+  const std::int64_t places = args.k + args.shared;
+  for (std::int64_t expert = 0; expert < args.experts; ++expert) {
+    for (auto i = args.expert_offsets[expert]; i < args.expert_offsets[expert + 1]; ++i) {
+      const std::int64_t row = args.slots[i] / args.k, rank = args.slots[i] % args.k;
+      function(expert, row, row * places + rank);
+    }
+  }
+  for (std::int64_t s = 0; s < args.shared; ++s) {
+    for (std::int64_t row = 0; row < args.rows; ++row)
+      function(args.experts + s, row, row * places + args.k + s);
+  }
+}
+
+}  // namespace
+
+void ExpertGateUpCpu(const ExpertProductsArgs& args) {
+  const auto* x = static_cast<const std::uint16_t*>(args.x);
+  const auto* weight = static_cast<const std::uint16_t*>(args.gate_up);
+  auto* h = static_cast<std::uint16_t*>(args.h);
+  ForEachPlace(args, [&](std::int64_t expert, std::int64_t row, std::int64_t place) {
+    const std::uint16_t* gate = weight + expert * 2 * args.width * args.d;
+    const std::uint16_t* up = gate + args.width * args.d;
+    for (std::int64_t i = 0; i < args.width; ++i) {
+      const float g = RoundToBf16(Dot(gate + i * args.d, x + row * args.d, args.d));
+      const float u = RoundToBf16(Dot(up + i * args.d, x + row * args.d, args.d));
+      h[place * args.width + i] = Bf16OfFloat(RoundToBf16(g / (1.0f + std::exp(-g))) * u);
+    }
+  });
+}
+
+void ExpertDownCpu(const ExpertProductsArgs& args) {
+  const auto* h = static_cast<const std::uint16_t*>(args.h);
+  const auto* weight = static_cast<const std::uint16_t*>(args.down);
+  auto* y = static_cast<std::uint16_t*>(args.y);
+  ForEachPlace(args, [&](std::int64_t expert, std::int64_t, std::int64_t place) {
+    const std::uint16_t* down = weight + expert * args.d * args.width;
+    for (std::int64_t i = 0; i < args.d; ++i)
+      y[place * args.d + i] =
+          Bf16OfFloat(Dot(down + i * args.width, h + place * args.width, args.width));
+  });
+}
+
+}  // namespace penstock
