@@ -65,7 +65,7 @@ YamlNode* Descend(const PathStep& step, YamlNode* node, std::string* got, std::s
     return &node->items[*step.index];
   }
   if (YamlNode* child = node->Find(step.name)) return child;
-  return &node->fields.emplace_back(step.name, YamlNode{}).second;
+  return &node->fields.emplace_back(YamlField{step.name, YamlNode{}}).value;
 }
 
 }  // namespace

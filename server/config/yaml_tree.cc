@@ -106,7 +106,7 @@ class TreeBuilder final : public YAML::EventHandler {
     if (parent.node.kind == YamlNode::Kind::kList) {
       parent.node.items.push_back(std::move(node));
     } else {
-      parent.node.fields.emplace_back(std::move(parent.key), std::move(node));
+      parent.node.fields.push_back({std::move(parent.key), std::move(node)});
       parent.has_key = false;
     }
   }

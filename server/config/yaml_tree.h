@@ -3,7 +3,6 @@
 
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -11,14 +10,15 @@
 
 namespace penstock {
 
+struct YamlField;
+
 struct YamlNode {
   enum class Kind { kNull, kScalar, kList, kMap };
 
   Kind kind = Kind::kNull;
   std::string scalar;           // kScalar; its text, quoted or not
   std::vector<YamlNode> items;  // kList
-  std::vector<std::pair<std::string, YamlNode>>
-      fields;  // kMap, in the file's order; keys are unique
+  std::vector<YamlField> fields;  // kMap, in the file's order; keys are unique
 
   // The value of `key` in a map; nullptr if there is none.
   const YamlNode* Find(std::string_view key) const;
@@ -26,6 +26,11 @@ struct YamlNode {
 
   // "nothing", "'text'", "a list", "a map": for messages.
   std::string Describe() const;
+};
+
+struct YamlField {
+  std::string key;
+  YamlNode value;
 };
 
 // One document; an empty text is kNull. INVALID_ARGUMENT, naming line and column, for bad syntax, a

@@ -6,7 +6,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 jobs=${1:-$(nproc)}
 seconds=${FUZZ_SECONDS:-60}
 build=$top/build/fuzz
-targets="safetensors_fuzz model_config_fuzz tokenizer_fuzz router_json_fuzz"
+targets="safetensors_fuzz model_config_fuzz tokenizer_fuzz router_json_fuzz config_fuzz"
 
 mkdir -p "$build"
 CC=clang-14 CXX=clang++-14 cmake -G Ninja -Wno-dev -S "$top" -B "$build" -DPENSTOCK_TORCH=OFF -DPENSTOCK_FUZZ=ON \

@@ -19,11 +19,11 @@ TEST(YamlTree, KeepsOrderAndText) {
   const auto tree = ParseYaml("b: 007\na: [x, \"y\", {}]\nc: ~\n");
   ASSERT_TRUE(tree.ok()) << tree.status();
   ASSERT_EQ(tree->fields.size(), 3);
-  EXPECT_EQ(tree->fields[0].first, "b");
-  EXPECT_EQ(tree->fields[0].second.scalar, "007");
-  ASSERT_EQ(tree->fields[1].second.items.size(), 3);
-  EXPECT_EQ(tree->fields[1].second.items[1].scalar, "y");
-  EXPECT_EQ(tree->fields[1].second.items[2].kind, YamlNode::Kind::kMap);
+  EXPECT_EQ(tree->fields[0].key, "b");
+  EXPECT_EQ(tree->fields[0].value.scalar, "007");
+  ASSERT_EQ(tree->fields[1].value.items.size(), 3);
+  EXPECT_EQ(tree->fields[1].value.items[1].scalar, "y");
+  EXPECT_EQ(tree->fields[1].value.items[2].kind, YamlNode::Kind::kMap);
   EXPECT_EQ(tree->Find("c")->kind, YamlNode::Kind::kNull);
 }
 
