@@ -13,10 +13,13 @@ namespace penstock {
 // Device pointers. M rounds to bf16.
 struct AttentionInputsArgs {
   StepRows rows;
-  Element qkv_element = Element::kBF16;  // fp32 or bf16
-  // [rows, (heads + 2 · kv_heads) · head_dim]: queries, keys, values.
+  // [parts, part_rows, (heads + 2 · kv_heads) · head_dim]: queries, keys, values; fp32 parts are
+  // added in order, bf16 has one.
   const void* qkv = nullptr;
-  const void* bias = nullptr;  // [(heads + 2 · kv_heads) · head_dim] bf16, or null
+  Element qkv_element = Element::kBF16;  // fp32 or bf16
+  std::int64_t parts = 1;                // 1 to 8
+  std::int64_t part_rows = 0;            // rows between parts
+  const void* bias = nullptr;            // [(heads + 2 · kv_heads) · head_dim] bf16, or null
   // [positions, head_dim / 2, 2]: cosine and sine, rounded to bf16's values (RopeTableCpu).
   const float* rope = nullptr;
   std::int64_t heads = 0;
@@ -24,8 +27,8 @@ struct AttentionInputsArgs {
   void* q = nullptr;  // [rows, heads, head_dim] bf16, out
 };
 
-// qkv = M(qkv + bias), then M(M(x · cos) + M(rotate_half(x) · sin)) of queries and keys. Padding
-// rows touch neither q nor the cache.
+// qkv = M(Σ parts + bias), then M(M(x · cos) + M(rotate_half(x) · sin)) of queries and keys.
+// Padding rows touch neither q nor the cache.
 void AttentionInputsCpu(const AttentionInputsArgs& args);
 void AttentionInputsCuda(const AttentionInputsArgs& args, CudaStream stream);
 

@@ -17,7 +17,7 @@
 namespace penstock {
 
 // Positions that one partial result of the decode kernel covers.
-inline constexpr std::int64_t kSplitPositions = 256;
+inline constexpr std::int64_t kSplitPositions = 64;
 // Rows of one sequence that one piece of the prefill kernel takes.
 inline constexpr std::int64_t kPrefillTileRows = 64;
 
@@ -33,6 +33,7 @@ struct PlanAttentionArgs {
   const std::int32_t* num_decode_rows = nullptr;  // [1]: the first rows, one a sequence
   AttentionPlan plan;                             // out
 };
+// To be launched before EmbedRows, which lets nothing behind it start before the plan is there.
 void PlanAttentionCuda(const PlanAttentionArgs& args, CudaStream stream);
 
 struct DeviceAttentionArgs {
@@ -46,9 +47,8 @@ struct DeviceAttentionArgs {
   void* y = nullptr;        // [rows, heads, head_dim] bf16, out
 };
 
-// Bytes of scratch for up to `max_decode_rows` decode rows of up to `max_context` positions.
-std::size_t DecodeAttentionScratchBytes(const DeviceAttentionArgs& args,
-                                        std::int64_t max_decode_rows, std::int64_t max_context);
+// Bytes of scratch; of args, heads, kv and rows.max_blocks count.
+std::size_t DecodeAttentionScratchBytes(const DeviceAttentionArgs& args);
 
 // Each row attends to positions 0 up to its own. Decode rows: the plan's first rows. Prefill rows:
 // the rest. Each writes its own rows of y only.

@@ -32,6 +32,7 @@ struct PlanRoutesArgs {
   const std::int32_t* row_routers = nullptr;  // [rows]: index of the row's descriptor
   RoutePlan plan;                             // out
 };
+// To be launched before EmbedRows, which lets nothing behind it start before the plan is there.
 void PlanRoutesCuda(const PlanRoutesArgs& args, CudaStream stream);
 
 // Device pointers.

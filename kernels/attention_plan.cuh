@@ -1,0 +1,28 @@
+// How PlanAttention lays out what it finds, for the kernels that read it.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/device_attention.h"
+
+namespace penstock {
+
+// A piece of prefill: rows of one sequence.
+struct PrefillTile {
+  std::int32_t first_row, num_rows;
+};
+
+struct AttentionPlanLayout {
+  std::int32_t* decode_rows;    // [1]
+  std::int32_t* prefill_tiles;  // [1]
+  std::int32_t* split_starts;   // [max_rows + 1]: splits of the decode rows before each
+  PrefillTile* tiles;           // [max_rows]
+
+  __host__ __device__ explicit AttentionPlanLayout(const AttentionPlan& plan)
+      : decode_rows(static_cast<std::int32_t*>(plan.memory)),
+        prefill_tiles(decode_rows + 1),
+        split_starts(decode_rows + 2),
+        tiles(reinterpret_cast<PrefillTile*>(split_starts + (plan.max_rows + 2) / 2 * 2)) {}
+};
+
+}  // namespace penstock
