@@ -15,6 +15,8 @@
 
 namespace penstock {
 
+struct Routing;  // routers/routing.h: it holds tensors, this header does not
+
 // What routers decided in one sparse layer.
 struct LayerRouting {
   std::vector<std::int32_t> experts;  // [rows, k]
@@ -27,7 +29,7 @@ struct StepRouting {
   std::vector<char> failed;             // [rows]: a router logit was not finite
   std::vector<std::int32_t> failed_at;  // [rows]: index in model.layers where, first
   std::vector<RoutingCounts> counts;
-  std::vector<absl::Duration> router_time;  // [batch.routers]: CPU time of Route
+  std::vector<absl::Duration> router_time;  // [batch.routers]: CPU time of routing
   int expert_passes = 0;
 };
 
@@ -46,6 +48,8 @@ class FeedForward {
 
  private:
   void Route(int layer, int sparse, const StepBatch& batch, const void* x, StepRouting& routing);
+  Routing Decide(int sparse, const StepBatch& batch, const RouterRows& group, const void* x,
+                 Scratch& gathered) const;
   void Count(const StepBatch& batch, const RouterRows& group, const float* probabilities,
              const StepRouting& routing, RoutingCounts& counts) const;
   void SortByExpert(std::int64_t rows);
@@ -57,8 +61,8 @@ class FeedForward {
       starts_;  // [E + 1]: slots of expert e are starts_[e] … starts_[e + 1] − 1
   std::vector<std::int32_t> slot_rows_;  // [rows · k]: the row of each slot
   std::vector<std::int32_t> slots_;      // [rows, k]: the slot of each row and rank
-  Scratch gathered_, hidden_, shared_hidden_, expert_out_, shared_out_, shared_gate_;
-  std::vector<Scratch> workers_;
+  Scratch hidden_, shared_hidden_, expert_out_, shared_out_, shared_gate_;
+  std::vector<Scratch> gathered_, workers_;  // [workers]
 };
 
 }  // namespace penstock

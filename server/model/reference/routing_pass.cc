@@ -6,14 +6,19 @@
 #include "ATen/core/Tensor.h"
 #include "ATen/ops/empty.h"
 #include "ATen/ops/from_blob.h"
+#include "c10/core/InferenceMode.h"
 #include "kernels/entropy.h"
 #include "routers/router.h"
 #include "routers/routing.h"
 #include "server/base/check.h"
 #include "server/model/reference/feed_forward.h"
+#include "server/model/reference/parallel.h"
 
 namespace penstock {
 namespace {
+
+// Rows of one router from which on its own products are worth sharing out.
+constexpr std::size_t kManyRows = 64;
 
 absl::Duration ThreadTime() {
   timespec time;
@@ -28,41 +33,61 @@ at::ScalarType TorchType(Element element) {
 
 }  // namespace
 
+// Runs router `group` on its rows; `gathered` holds them, unless they are all there are.
+Routing FeedForward::Decide(int sparse, const StepBatch& batch, const RouterRows& group,
+                            const void* x, Scratch& gathered) const {
+  const c10::InferenceMode inference;  // a thread's own
+  const std::int64_t d = config_.hidden_size;
+  const auto count = static_cast<std::int64_t>(group.rows.size());
+  const void* hidden = x;
+  if (count != batch.rows) {
+    const std::int64_t row_bytes = d * static_cast<std::int64_t>(SizeOf(element_));
+    auto* to = static_cast<std::byte*>(gathered.Bytes(count * row_bytes));
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int64_t row = group.rows[static_cast<std::size_t>(i)];
+      std::memcpy(to + i * row_bytes, static_cast<const std::byte*>(x) + row * row_bytes,
+                  static_cast<std::size_t>(row_bytes));
+    }
+    hidden = to;
+  }
+  at::Tensor tokens = at::empty({count}, at::kLong);
+  for (std::int64_t i = 0; i < count; ++i) {
+    tokens.mutable_data_ptr<std::int64_t>()[i] =
+        batch.tokens[static_cast<std::size_t>(group.rows[static_cast<std::size_t>(i)])];
+  }
+  const at::Tensor rows = at::from_blob(const_cast<void*>(hidden), {count, d},
+                                        at::TensorOptions().dtype(TorchType(element_)));
+  Routing decided = group.router->router->Route(sparse, rows, tokens);
+  return {.experts = decided.experts.contiguous(),
+          .weights = decided.weights.contiguous(),
+          .probabilities = decided.probabilities.contiguous(),
+          .finite = decided.finite.contiguous()};
+}
+
 void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const void* x,
                         StepRouting& routing) {
-  const std::int64_t k = config_.top_k, d = config_.hidden_size;
-  const std::int64_t row_bytes = d * static_cast<std::int64_t>(SizeOf(element_));
+  const std::int64_t k = config_.top_k;
   routed_.experts.resize(static_cast<std::size_t>(batch.rows * k));
   routed_.weights.resize(static_cast<std::size_t>(batch.rows * k));
+  gathered_.resize(std::max(gathered_.size(), static_cast<std::size_t>(MaxWorkers())));
+  std::size_t largest = 0;
+  for (const RouterRows& group : batch.routers) largest = std::max(largest, group.rows.size());
+  // Routers of many rows share their own products out over all threads; of few, a thread takes a
+  // router.
+  std::vector<Routing> decisions(batch.routers.size());
+  ParallelFor(static_cast<std::int64_t>(decisions.size()), largest >= kManyRows,
+              [&](int worker, std::int64_t i) {
+                const auto g = static_cast<std::size_t>(i);
+                const absl::Duration before = ThreadTime();
+                decisions[g] = Decide(sparse, batch, batch.routers[g], x,
+                                      gathered_[static_cast<std::size_t>(worker)]);
+                routing.router_time[g] += ThreadTime() - before;
+              });
   for (std::size_t g = 0; g < batch.routers.size(); ++g) {
     const RouterRows& group = batch.routers[g];
     const auto count = static_cast<std::int64_t>(group.rows.size());
-    const void* hidden = x;
-    if (count != batch.rows) {
-      auto* gathered = static_cast<std::byte*>(gathered_.Bytes(count * row_bytes));
-      for (std::int64_t i = 0; i < count; ++i) {
-        std::memcpy(
-            gathered + i * row_bytes,
-            static_cast<const std::byte*>(x) + group.rows[static_cast<std::size_t>(i)] * row_bytes,
-            static_cast<std::size_t>(row_bytes));
-      }
-      hidden = gathered;
-    }
-    at::Tensor tokens = at::empty({count}, at::kLong);
-    for (std::int64_t i = 0; i < count; ++i) {
-      tokens.mutable_data_ptr<std::int64_t>()[i] =
-          batch.tokens[static_cast<std::size_t>(group.rows[static_cast<std::size_t>(i)])];
-    }
-    const at::Tensor rows = at::from_blob(const_cast<void*>(hidden), {count, d},
-                                          at::TensorOptions().dtype(TorchType(element_)));
-
-    const absl::Duration before = ThreadTime();
-    const Routing decided = group.router->router->Route(sparse, rows, tokens);
-    routing.router_time[g] += ThreadTime() - before;
-
-    const at::Tensor experts = decided.experts.contiguous(), weights = decided.weights.contiguous();
-    const at::Tensor probabilities = decided.probabilities.contiguous(),
-                     finite = decided.finite.contiguous();
+    const at::Tensor &experts = decisions[g].experts, &weights = decisions[g].weights;
+    const at::Tensor &probabilities = decisions[g].probabilities, &finite = decisions[g].finite;
     PENSTOCK_CHECK(experts.numel() == count * k && weights.numel() == count * k &&
                    probabilities.numel() == count * config_.experts && finite.numel() == count)
         << "router " << group.router->name << " answered " << experts.numel() << " experts for "
