@@ -2,7 +2,9 @@
 
 #include <bit>
 #include <cmath>
+#include <map>
 #include <numeric>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -286,6 +288,47 @@ TEST_F(ReferenceModelTest, PenaltiesSeeTheOutputSoFar) {
   spec.sampling.presence_penalty = 1000;
   const std::vector<TokenId> tokens = runner.Answer(spec).token_ids();
   EXPECT_EQ(std::set<TokenId>(tokens.begin(), tokens.end()).size(), 40u) << "no token twice";
+}
+
+TEST_F(ReferenceModelTest, EverySamplingOptionReachesTheDraw) {
+  Write();
+  ModelRunner runner = Runner();
+  const SequenceSpec greedy = GreedySpec({5}, 40);
+  const std::vector<TokenId> best = runner.Answer(greedy).token_ids();
+  const auto answer = [&](auto change) {
+    SequenceSpec spec = greedy;
+    change(spec.sampling);
+    return runner.Answer(std::move(spec)).token_ids();
+  };
+  // At a temperature that makes the draw all but uniform, each filter alone leaves the best token.
+  const auto hot = [](SamplingParams& sampling) {
+    sampling.temperature = 100;
+    sampling.seed = 1;
+  };
+  EXPECT_NE(answer(hot), best);
+  using Change = void (*)(SamplingParams&);
+  const std::map<std::string, Change> filters = {
+      {"top_k", [](SamplingParams& sampling) { sampling.top_k = 1; }},
+      {"top_p", [](SamplingParams& sampling) { sampling.top_p = 1e-9; }},
+      {"min_p", [](SamplingParams& sampling) { sampling.min_p = 1; }}};
+  for (const auto& [name, filter] : filters) {
+    const std::vector<TokenId> tokens = answer([&](SamplingParams& sampling) {
+      hot(sampling);
+      filter(sampling);
+    });
+    EXPECT_EQ(tokens, best) << name;
+  }
+  const auto distinct = [](const std::vector<TokenId>& tokens) {
+    return std::set<TokenId>(tokens.begin(), tokens.end()).size();
+  };
+  ASSERT_LT(distinct(best), 40u) << "nothing that a penalty could change";
+  EXPECT_EQ(distinct(answer([](SamplingParams& sampling) { sampling.frequency_penalty = 1000; })),
+            40u);
+  EXPECT_NE(answer([](SamplingParams& sampling) { sampling.repetition_penalty = 5; }), best);
+  EXPECT_EQ(answer([](SamplingParams& sampling) {
+              sampling.logit_bias = {{8, 1000.0f}};
+            }),
+            std::vector<TokenId>(40, 8));
 }
 
 TEST_F(ReferenceModelTest, ASequenceWithNonFiniteLogitsFailsAlone) {
