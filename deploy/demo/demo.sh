@@ -24,6 +24,7 @@ serve=("$bin/penstock" serve --config "$top/deploy/demo/penstock.yaml" --set "mo
 if [ "${1:-}" = --serve ]; then exec "${serve[@]}"; fi
 
 log=$top/build/demo.log
+: > "$log"  # before grep looks for it
 "${serve[@]}" 2> "$log" &
 server=$!
 trap 'kill -TERM $server 2> /dev/null; wait $server 2> /dev/null || true' EXIT

@@ -1,6 +1,6 @@
 """Every router kind against NumPy, fp64, through packages that Python writes.
 
-Environment: PENSTOCK_BUILD (build tree, default build).
+Environment: PENSTOCK_BUILD (build tree, default build/release).
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 import router_oracle as oracle
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROBE = ROOT / os.environ.get("PENSTOCK_BUILD", "build") / "bin" / "router_probe"
+PROBE = ROOT / os.environ.get("PENSTOCK_BUILD", "build/release") / "bin" / "router_probe"
 LAYERS = [0, 3]
 ROWS = 100
 

