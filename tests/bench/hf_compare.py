@@ -3,9 +3,9 @@
   python tests/bench/hf_compare.py --model demo=/path/to/checkpoint --model d512=random [--threads 2] [--repeat 3]
 
 For every model, dtype and batch size: times of one step (median over steps, and over `repeat` interleaved runs of either
-side), and the median of the pairs' ratios; above 1 Penstock is faster. transformers runs in its fastest setting without a
-compiler, which is its default (sdpa attention, grouped_mm experts; eager and batched_mm experts were seen to be slower), in
-inference mode, with its cache, and computes the last position's logits only, as its `generate` does.
+side), and the median of the pairs' ratios; above 1 Penstock is faster. transformers runs in its
+defaults (sdpa attention, grouped_mm experts; BENCHMARKS.md tells how its other settings did), in inference mode, with its
+cache, and computes the last position's logits only, as its `generate` does.
 
 Environment: PENSTOCK_BUILD (build tree, default build/release).
 """
