@@ -21,7 +21,7 @@ namespace penstock {
 namespace {
 
 // For the last message and the status of calls that were cut off.
-constexpr absl::Duration kFlushTime = absl::Seconds(1);
+constexpr absl::Duration kFlushTime = absl::Seconds(3);
 constexpr int kKeepaliveTimeoutMs = 10'000;
 constexpr int kMinPingIntervalMs = 10'000;
 
@@ -79,6 +79,8 @@ class RpcServer::State {
     builder.AddListeningPort(endpoint.ToString(), grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&inference_);
     builder.RegisterService(&admin_);
+    // A call that comes at once may drain: it waits until `server_` is there.
+    std::lock_guard<std::mutex> lock(health_mutex_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ == 0) {
       return MakeError(absl::StatusCode::kUnavailable,

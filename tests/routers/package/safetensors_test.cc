@@ -184,7 +184,8 @@ TEST_F(SafetensorsTest, AcceptsWhatTheFormatAllows) {
         absl::StrCat(R"({"__metadata__":{},)", w, "}"),
         absl::StrCat("{", w, R"(,"__metadata__":{"a":"b"}})"),
         absl::StrCat("{", w, R"(,"zero":{"data_offsets":[2,2],"shape":[0],"dtype":"F64"}})")}) {
-    const auto file = Parse(FileOf(header, "xy"));
+    const std::string bytes = FileOf(header, "xy");
+    const auto file = Parse(bytes);
     ASSERT_TRUE(file.ok()) << header << ": " << file.status();
     EXPECT_EQ(Bytes((*file)->tensors().at("w")), "xy");
   }
