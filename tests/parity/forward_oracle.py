@@ -105,8 +105,8 @@ class Probe:
         assert len(answers) == len(requests)
         return answers
 
-    def greedy(self, prompts, new_tokens):
-        return self.ask(dict(prompts=prompts, new_tokens=new_tokens))[0]["tokens"]
+    def greedy(self, prompts, new_tokens, **options):
+        return self.ask(dict(prompts=prompts, new_tokens=new_tokens, **options))[0]["tokens"]
 
     def logprobs(self, tokens, path):
         """[len(tokens) - 1, V]: after each token but the last."""
@@ -115,12 +115,13 @@ class Probe:
         return torch.from_numpy(values.reshape(len(tokens) - 1, -1).copy())
 
 
-def hf_greedy(model, prompt, new_tokens):
+def hf_greedy(model, prompt, new_tokens, **options):
     ids = torch.tensor([prompt])
     with torch.no_grad():
         # Without a mask of its own, generate takes tokens with the padding's id for padding.
         out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, min_new_tokens=new_tokens, do_sample=False,
+            **options,
         )
     return out[0, len(prompt):].tolist()
 

@@ -7,7 +7,7 @@
 //   fp32, of every prompt
 //                                                           position but the last
 //   {"prompts": […], "new_tokens": n, "routers": [names]} → the same, each prompt under its own
-//   router
+//   router; "repetition_penalty" may stand beside it
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -30,6 +30,7 @@ json Generate(ModelRunner& runner, const json& request) {
     SequenceSpec spec =
         GreedySpec(request["prompts"][i].get<std::vector<TokenId>>(), request["new_tokens"]);
     if (request.contains("routers")) spec.router = runner.router(request["routers"][i]);
+    spec.sampling.repetition_penalty = request.value("repetition_penalty", 1.0);
     ids.push_back(runner.Add(std::move(spec)));
   }
   runner.Run();

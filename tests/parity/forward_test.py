@@ -45,6 +45,23 @@ def test_greedy_tokens_are_equal_in_fp32(saved):
     assert compared >= 64 * len(prompts) - 16, "ties must stay rare, or nothing is compared"
 
 
+@pytest.mark.parametrize("penalty", [0.8, 1.3])
+def test_repetition_penalty_is_that_of_transformers(penalty, tmp_path):
+    folder = tmp_path / "plain"
+    model = random_model(folder, sorted(CONFIGS).index("plain"), **CONFIGS["plain"])
+    prompts = prompts_for(model, 5)
+    plain = Probe(folder).greedy(prompts, 48)
+    got = Probe(folder).greedy(prompts, 48, repetition_penalty=penalty)
+    assert got != plain
+    compared = 0
+    for prompt, tokens in zip(prompts, got):
+        want = hf_greedy(model, prompt, 48, repetition_penalty=penalty)
+        untied = first_tie(model, prompt + want) - len(prompt) + 1
+        assert tokens[:untied] == want[:untied]
+        compared += min(48, untied)
+    assert compared >= 48 * len(prompts) - 16
+
+
 def test_logits_agree_in_fp32(saved, tmp_path):
     folder, model = saved
     tokens = prompts_for(model, 2, (70,))[0]
