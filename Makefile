@@ -61,9 +61,9 @@ fuzz: ## every parser for a minute each (libFuzzer), from the kept corpus; FUZZ_
 	@$(SETUP) build lint
 	tests/fuzz/fuzz.sh $(JOBS)
 
-bench: ## the figures of BENCHMARKS.md (CPU), beside Hugging Face transformers
-	@$(SETUP) build demo oracle
-	@$(MAKE) --no-print-directory build
+bench: configure ## the figures of BENCHMARKS.md (CPU), beside Hugging Face transformers
+	@$(SETUP) demo oracle
+	@ninja -C $(BUILD) -j$(JOBS) penstock penstock-cli penstock-bench stream_bench forward_bench
 	tests/bench/bench.sh
 
 format: ## clang-format over our sources
