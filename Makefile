@@ -11,7 +11,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup configure build build-cuda demo serve test parity sanitize fuzz bench format lint clean
+.PHONY: help setup configure build build-cuda gpu-bundle gpu-test gpu-bench demo serve test parity sanitize fuzz bench format lint clean
 
 help: ## this list
 	@echo 'Penstock: a gRPC server for Mixture-of-Experts models with a router per request.'
@@ -32,6 +32,16 @@ build-cuda: ## the same with the GPU engine (H100), in build/cuda; needs no GPU
 	@mkdir -p build/cuda
 	@$(CMAKE) -S . -B build/cuda -DPENSTOCK_CUDA=ON > build/cuda/configure.log || { cat build/cuda/configure.log; exit 1; }
 	@ninja -C build/cuda -j$(JOBS)
+
+gpu-bundle: build-cuda ## what a machine with an H100 runs, in build/gpu-bundle: programs, their libraries, run.sh
+	@deploy/gpu/bundle.sh build/cuda build/gpu-bundle
+
+# Both on a machine with a GPU, from a build of its own.
+gpu-test: ## the suites that need an H100
+	@BIN=build/cuda/bin PROGRAMS=build/cuda/gpu_programs.txt deploy/gpu/run.sh test
+
+gpu-bench: ## the figures of BENCHMARKS.md that need an H100
+	@BIN=build/cuda/bin deploy/gpu/run.sh bench
 
 demo: configure ## a real model under six routers at once, over gRPC, measured live
 	@$(SETUP) demo

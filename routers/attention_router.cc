@@ -1,5 +1,6 @@
 // Heads of query and key, experts as keys: z = log of the mean over heads j of softmax(K_j q_j /
 // √(a/H)), q = W_q x. One head would be a low-rank linear router; a mixture of several is not.
+#include <optional>
 #include <utility>
 
 #include "routers/kind_rules.h"
@@ -18,6 +19,18 @@ class AttentionRouter final : public LogitRouter {
 
   at::Tensor Logits(int layer, const at::Tensor& hidden) const override {
     return QueryKeyLogits(hidden.to(at::kFloat), query_[layer], keys_[layer]);
+  }
+
+  std::optional<RouterProgram> Program(int layer) const override {
+    const at::Tensor& keys = keys_[layer];
+    if (!FitsProgram(query_[layer].size(0))) return std::nullopt;
+    RouterProgram program;
+    program.form = HiddenForm::kHeads;
+    program.hidden = static_cast<std::int32_t>(query_[layer].size(0));
+    program.heads = static_cast<std::int32_t>(keys.size(0));
+    program.first = query_[layer].const_data_ptr();
+    program.second = keys.const_data_ptr();
+    return program;
   }
 
  private:

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 #include <set>
+#include <optional>
 #include <utility>
 
 #include "ATen/TensorOperators.h"
@@ -23,7 +24,9 @@ class HashRouter final : public Router {
   HashRouter(RouterSpec spec, std::vector<RouterTensors> layers, const RouterOptions& options)
       : spec_(std::move(spec)),
         table_(Prepared(layers, "table", options, at::kInt)),
-        c_(Prepared(layers, "c", options)) {}
+        c_(Prepared(layers, "c", options)) {
+    for (const at::Tensor& c : c_) mass_.push_back(c.item<float>());
+  }
 
   const RouterSpec& spec() const override { return spec_; }
 
@@ -48,10 +51,20 @@ class HashRouter final : public Router {
             .finite = known};
   }
 
+  std::optional<RouterProgram> Program(int layer) const override {
+    RouterProgram program;
+    program.form = HiddenForm::kTable;
+    program.vocab = static_cast<std::int32_t>(table_[layer].size(0));
+    program.table = table_[layer].const_data_ptr<std::int32_t>();
+    program.mass = spec_.shape().norm_topk_prob ? 1.0f : mass_[layer];
+    return program;
+  }
+
  private:
   RouterSpec spec_;
   std::vector<at::Tensor> table_;  // [V, k] int32 per layer
   std::vector<at::Tensor> c_;      // [1]
+  std::vector<float> mass_;        // per layer: c
 };
 
 // Tokens by falling count (ties: the lower id; counts at least 1), each to the k least loaded

@@ -1,7 +1,9 @@
 // A learned balance of gate and heads: z = α M(W x) + (1 − α) s z_attention, α = σ(mix).
+#include <optional>
 #include <utility>
 
 #include "ATen/TensorOperators.h"
+#include "ATen/core/grad_mode.h"
 #include "ATen/ops/sigmoid.h"
 #include "routers/kind_rules.h"
 #include "routers/linear_rows.h"
@@ -20,7 +22,15 @@ class HybridRouter final : public LogitRouter {
         query_(Prepared(layers, "W_q", options)),
         keys_(Prepared(layers, "K", options)),
         mix_(Prepared(layers, "mix", options)),
-        scale_(Prepared(layers, "s", options)) {}
+        scale_(Prepared(layers, "s", options)) {
+    // A program has its scalars on the host.
+    for (std::size_t i = 0; i < mix_.size(); ++i) {
+      const at::NoGradGuard no_gradient;
+      const at::Tensor alpha = at::sigmoid(mix_[i]);
+      gate_share_.push_back(alpha.item<float>());
+      heads_share_.push_back(((1.0 - alpha) * scale_[i]).item<float>());
+    }
+  }
 
   at::Tensor Logits(int layer, const at::Tensor& hidden) const override {
     const at::Tensor x = hidden.to(at::kFloat);
@@ -30,6 +40,21 @@ class HybridRouter final : public LogitRouter {
     return alpha * gate + ((1.0 - alpha) * scale_[layer]) * heads;
   }
 
+  std::optional<RouterProgram> Program(int layer) const override {
+    const at::Tensor& keys = keys_[layer];
+    if (!FitsProgram(query_[layer].size(0))) return std::nullopt;
+    RouterProgram program;
+    program.form = HiddenForm::kHeads;
+    program.hidden = static_cast<std::int32_t>(query_[layer].size(0));
+    program.heads = static_cast<std::int32_t>(keys.size(0));
+    program.direct = w_[layer].const_data_ptr();
+    program.direct_scale = gate_share_[layer];
+    program.hidden_scale = heads_share_[layer];
+    program.first = query_[layer].const_data_ptr();
+    program.second = keys.const_data_ptr();
+    return program;
+  }
+
  private:
   at::ScalarType dtype_;
   std::vector<at::Tensor> w_;      // [E, d] per layer
@@ -37,6 +62,8 @@ class HybridRouter final : public LogitRouter {
   std::vector<at::Tensor> keys_;   // [H, E, a/H]
   std::vector<at::Tensor> mix_;    // [1]
   std::vector<at::Tensor> scale_;  // [1]
+  std::vector<float> gate_share_;   // per layer: α
+  std::vector<float> heads_share_;  // per layer: (1 − α) · s
 };
 
 std::vector<TensorRule> Tensors(const RouterSpec& spec) {

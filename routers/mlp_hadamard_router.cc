@@ -1,5 +1,6 @@
 // A gate over a modulated state: z = M(W_o (x ⊙ (1 + B GELU(A x)))). Both factors depend on x: a
 // product with a constant vector would fold into W_o.
+#include <optional>
 #include <utility>
 
 #include "ATen/TensorOperators.h"
@@ -27,6 +28,19 @@ class MlpHadamardRouter final : public LogitRouter {
     const at::Tensor inner = Gelu(LinearRows(x, a_[layer], RowMode::kTiled), gelu_);
     const at::Tensor modulated = x * (LinearRows(inner, b_[layer], RowMode::kTiled) + 1.0);
     return RoundTo(LinearRows(modulated, w_o_[layer], RowMode::kTiled), dtype_);
+  }
+
+  std::optional<RouterProgram> Program(int layer) const override {
+    if (!FitsProgram(a_[layer].size(0))) return std::nullopt;
+    RouterProgram program;
+    program.form = HiddenForm::kModulated;
+    program.activation =
+        gelu_ == GeluForm::kErf ? HiddenActivation::kGeluErf : HiddenActivation::kGeluTanh;
+    program.hidden = static_cast<std::int32_t>(a_[layer].size(0));
+    program.first = a_[layer].const_data_ptr();
+    program.second = b_[layer].const_data_ptr();
+    program.third = w_o_[layer].const_data_ptr();
+    return program;
   }
 
  private:

@@ -1,4 +1,5 @@
 // One hidden layer: z = W2 GELU(W1 x + b1) + b2.
+#include <optional>
 #include <utility>
 
 #include "ATen/TensorOperators.h"
@@ -24,6 +25,20 @@ class MlpRouter final : public LogitRouter {
     const at::Tensor x = hidden.to(at::kFloat);
     const at::Tensor inner = Gelu(LinearRows(x, w1_[layer], RowMode::kTiled) + b1_[layer], gelu_);
     return LinearRows(inner, w2_[layer], RowMode::kTiled) + b2_[layer];
+  }
+
+  std::optional<RouterProgram> Program(int layer) const override {
+    if (!FitsProgram(w1_[layer].size(0))) return std::nullopt;
+    RouterProgram program;
+    program.form = HiddenForm::kLogits;
+    program.activation =
+        gelu_ == GeluForm::kErf ? HiddenActivation::kGeluErf : HiddenActivation::kGeluTanh;
+    program.hidden = static_cast<std::int32_t>(w1_[layer].size(0));
+    program.first = w1_[layer].const_data_ptr();
+    program.first_bias = b1_[layer].const_data_ptr<float>();
+    program.second = w2_[layer].const_data_ptr();
+    program.second_bias = b2_[layer].const_data_ptr<float>();
+    return program;
   }
 
  private:

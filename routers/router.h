@@ -2,8 +2,10 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "kernels/router_program.h"
 #include "routers/package/router_spec.h"
 
 namespace at {
@@ -29,6 +31,11 @@ class Router {
   // row's own position. Never fails: a row whose logits are not finite is marked in Routing::finite
   // and gets valid expert ids.
   virtual Routing Route(int layer, const at::Tensor& hidden, const at::Tensor& token_ids) const = 0;
+
+  // The same decision as a program for the GPU engine, of this router's tensors where they are
+  // (RouterOptions::device); they live as long as the router. nullopt: no program says what this
+  // router does, and only Route can.
+  virtual std::optional<RouterProgram> Program(int /*layer*/) const { return std::nullopt; }
 };
 
 }  // namespace penstock

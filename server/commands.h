@@ -14,5 +14,6 @@ void AddServeCommand(CLI::App* app, int* exit_code);
 void AddCheckConfigCommand(CLI::App* app, int* exit_code);
 void AddRoutersCommand(CLI::App* app, int* exit_code);
 void AddDemoModelCommand(CLI::App* app, int* exit_code);
+void AddBenchCommand(CLI::App* app, int* exit_code);
 
 }  // namespace penstock

@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   penstock::AddCheckConfigCommand(&app, &exit_code);
   penstock::AddRoutersCommand(&app, &exit_code);
   penstock::AddDemoModelCommand(&app, &exit_code);
+  penstock::AddBenchCommand(&app, &exit_code);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

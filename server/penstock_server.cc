@@ -142,15 +142,16 @@ class Server final : public PenstockServer {
   }
 
   absl::StatusOr<Backend> Load() {
-    if (config_.model().device() == v1::ModelConfig::DEVICE_CUDA) {
-      return absl::InvalidArgumentError("model.device: got cuda, want auto or cpu: this build has no CUDA backend");
-    }
     ProgressBar bar("loading");
     BackendOptions options;
     options.model_path = config_.model().path();
     options.dtype = EnumName(
         *v1::ModelConfig::Dtype_descriptor()->FindValueByNumber(static_cast<int>(config_.model().dtype())));
+    options.device = EnumName(
+        *v1::ModelConfig::Device_descriptor()->FindValueByNumber(static_cast<int>(config_.model().device())));
+    options.dummy_weights = config_.model().load_format() == v1::ModelConfig::LOAD_FORMAT_DUMMY;
     options.max_batch = config_.engine().max_batch();
+    options.prefill_chunk = config_.engine().prefill_chunk();
     options.max_context = config_.engine().max_context();
     options.block_tokens = config_.engine().block_tokens();
     if (config_.engine().has_kv_memory()) options.kv_bytes = config_.engine().kv_memory();

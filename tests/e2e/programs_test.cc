@@ -1,4 +1,5 @@
 // The programs as a person calls them: what they print, and their exit codes.
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,7 @@ using ::testing::Not;
 TEST(ProgramsTest, EveryCommandExplainsItself) {
   const std::vector<std::vector<std::string>> commands = {
       {"penstock", "serve"},         {"penstock", "check-config"}, {"penstock", "routers"},     {"penstock", "routers", "init"},
-      {"penstock", "demo-model"},    {"penstock-cli", "generate"}, {"penstock-cli", "chat"},    {"penstock-cli", "score"},
+      {"penstock", "demo-model"},    {"penstock", "bench"},        {"penstock-cli", "generate"}, {"penstock-cli", "chat"},    {"penstock-cli", "score"},
       {"penstock-cli", "routers"},   {"penstock-bench"}};
   for (const std::vector<std::string>& command : commands) {
     std::vector<std::string> arguments(command.begin() + 1, command.end());
@@ -35,6 +36,7 @@ TEST(ProgramsTest, WrongUsageExitsWithTwo) {
   EXPECT_EQ(RunProgram("penstock", {"serve"}).exit_code, 2);
   EXPECT_EQ(RunProgram("penstock", {"demo-model", "x"}).exit_code, 2);
   EXPECT_EQ(RunProgram("penstock", {"routers", "init"}).exit_code, 2);
+  EXPECT_EQ(RunProgram("penstock", {"bench", "x", "--suite", "speed"}).exit_code, 2);
   EXPECT_EQ(RunProgram("penstock-cli", {"no-such-command"}).exit_code, 2);
   EXPECT_EQ(RunProgram("penstock-bench", {"--concurrency", "none"}).exit_code, 2);
 }
@@ -68,6 +70,36 @@ TEST(ProgramsTest, InspectShowsAPackageAndRefusesAnotherModels) {
   EXPECT_EQ(good.exit_code, 0) << good.output;
   EXPECT_THAT(good.output, AllOf(HasSubstr("fingerprint"), HasSubstr("fits")));
   EXPECT_EQ(RunProgram("penstock", {"routers", "inspect", model.folder()}).exit_code, 1);
+}
+
+TEST(ProgramsTest, TheEngineBenchMeasuresEverySuiteOnACpu) {
+  const TinyModel& model = TinyModel::Get();
+  TemporaryFolder folder;
+  const std::string json = folder / "bench.json";
+  const ProgramResult result =
+      RunProgram("penstock", {"bench", model.folder() + "/model", "--device", "cpu", "--batch", "1,4", "--context", "24",
+                              "--output", "16", "--prefill", "40x3", "--max-context", "128", "--max-batch", "8",
+                              "--prefill-chunk", "32", "--json", json});
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, AllOf(HasSubstr("decode B=4 at 24"), HasSubstr("prefill 40 x 3"), HasSubstr("all in turn")));
+  const nlohmann::json report = nlohmann::json::parse(std::ifstream(json));
+  EXPECT_EQ(report["backend"], "cpu");
+  // Two of decoding, one of prefill, one mixed, and for B = 4 each kind and all of them.
+  ASSERT_EQ(report["rows"].size(), 4 + model.kinds().size() + 1);
+  for (const nlohmann::json& row : report["rows"]) {
+    EXPECT_GT(row["tokens_per_second"], 0) << row;
+    EXPECT_GT(row["steps"], 0) << row;
+    if (row["name"] == "decode B=4 at 24") {
+      EXPECT_GT(row["experts_per_layer"], 1) << row;
+      EXPECT_GT(row["bytes"], 0) << row;
+    }
+  }
+  const ProgramResult bad = RunProgram("penstock", {"bench", model.folder() + "/model", "--device", "cpu", "--prefill", "4"});
+  EXPECT_EQ(bad.exit_code, 1);
+  EXPECT_THAT(bad.output, HasSubstr("--prefill: got 4, want TOKENSxSEQUENCES"));
+  const ProgramResult no_gpu = RunProgram("penstock", {"bench", model.folder() + "/model", "--load-format", "dummy", "--device", "cpu"});
+  EXPECT_EQ(no_gpu.exit_code, 1);
+  EXPECT_THAT(no_gpu.output, HasSubstr("dummy weights are made on a GPU"));
 }
 
 TEST(ProgramsTest, TheClientAnswersScoresAndLists) {

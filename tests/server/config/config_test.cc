@@ -189,9 +189,9 @@ TEST(Config, NamesPathValueAndWhatIsWanted) {
   }
 }
 
-TEST(Config, RefusesDummyWeightsByName) {
-  EXPECT_THAT(ViolationsOf("model: {path: /m, load_format: dummy}"),
-              ElementsAre("model.load_format: got 'dummy', want safetensors"));
+TEST(Config, RefusesALoadFormatThatItDoesNotKnow) {
+  EXPECT_THAT(ViolationsOf("model: {path: /m, load_format: gguf}"),
+              ElementsAre("model.load_format: got 'gguf', want one of safetensors, dummy"));
 }
 
 TEST(Config, PinMustBeAmongTheTenantsRouters) {

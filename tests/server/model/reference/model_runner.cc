@@ -32,9 +32,11 @@ std::vector<TokenId> RunnerAnswer::token_ids() const {
 ModelRunner::ModelRunner(const std::string& folder, RunnerOptions options)
     : options_(std::move(options)) {
   checkpoint_ = Must(Checkpoint::Open(folder));
-  model_ = Must(CreateReferenceModel(checkpoint_, options_.model));
-  options_.scheduler.block_tokens = options_.model.block_tokens;
-  options_.scheduler.num_blocks = options_.model.num_blocks;
+  model_ = Must(options_.make_model != nullptr ? options_.make_model(*checkpoint_)
+                                               : CreateReferenceModel(checkpoint_, options_.model));
+  options_.scheduler.block_tokens = model_->spec().block_tokens;
+  options_.scheduler.num_blocks = model_->spec().num_blocks;
+  options_.scheduler.max_uncommitted = model_->max_in_flight();
   scheduler_ = Must(Scheduler::Create(options_.scheduler));
 }
 
@@ -47,7 +49,12 @@ std::vector<std::string> ModelRunner::kinds() const {
 
 std::shared_ptr<const LoadedRouter> ModelRunner::router(const std::string& kind) {
   std::shared_ptr<const LoadedRouter>& loaded = routers_[kind];
-  if (loaded != nullptr) return loaded;
+  if (loaded == nullptr) loaded = MakeAnother(kind, options_.router_seed);
+  return loaded;
+}
+
+std::shared_ptr<const LoadedRouter> ModelRunner::MakeAnother(const std::string& kind,
+                                                             std::uint64_t seed) {
   const RouterModel model = {
       .shape = checkpoint_->router_shape(),
       .base_fingerprint = Must(BaseFingerprint(
@@ -58,13 +65,13 @@ std::shared_ptr<const LoadedRouter> ModelRunner::router(const std::string& kind)
       kind == kCheckpointRouter
           ? Must(CheckpointRouterPackage(model, gates))
           : Must(InitRouter(*Must(RouterRegistry::Global().catalogue().Find(kind)),
-                            {.model = model, .gates = gates, .seed = options_.router_seed}));
+                            {.model = model, .gates = gates, .seed = seed}));
   LoadedRouter made;
   made.name = kind;
   made.fingerprint = PackageFingerprint(package);
-  made.router = Must(MakeRouter(package, model, {.dtype = TorchType(model_->spec().dtype)}));
-  loaded = std::make_shared<const LoadedRouter>(std::move(made));
-  return loaded;
+  made.router = Must(MakeRouter(package, model, {.dtype = TorchType(model_->spec().dtype),
+                                                .device = options_.device}));
+  return std::make_shared<const LoadedRouter>(std::move(made));
 }
 
 SequenceId ModelRunner::Add(SequenceSpec spec) {
@@ -79,11 +86,17 @@ SequenceId ModelRunner::Add(SequenceSpec spec) {
 
 bool ModelRunner::Step() {
   now_ += absl::Milliseconds(1);
-  const std::optional<StepPlan> plan = scheduler_->PlanStep(now_);
-  if (plan.has_value()) {
-    model_->Submit(*plan);
+  while (static_cast<int>(in_flight_.size()) < model_->max_in_flight()) {
+    std::optional<StepPlan> plan = scheduler_->PlanStep(now_);
+    if (!plan.has_value()) break;
+    in_flight_.push_back(*std::move(plan));
+    model_->Submit(in_flight_.back());
+  }
+  const bool worked = !in_flight_.empty();
+  if (worked) {
     results_.push_back(Must(model_->Await()));
-    scheduler_->CommitStep(*plan, results_.back(), now_);
+    scheduler_->CommitStep(in_flight_.front(), results_.back(), now_);
+    in_flight_.pop_front();
   }
   for (SequenceEvent& event : scheduler_->TakeEvents()) {
     RunnerAnswer& answer = answers_.at(event.id);
@@ -95,7 +108,7 @@ bool ModelRunner::Step() {
     answer.error = event.error;
     answer.stats = event.stats;
   }
-  return plan.has_value();
+  return worked;
 }
 
 void ModelRunner::Run() {
@@ -112,7 +125,7 @@ RunnerAnswer ModelRunner::Answer(SequenceSpec spec) {
 
 SequenceSpec GreedySpec(std::vector<TokenId> prompt, int count) {
   SequenceSpec spec;
-  spec.tenant = "t";
+  spec.tenant.assign(1, 't');
   spec.prompt = std::move(prompt);
   spec.sampling.temperature = 0;
   spec.stopping.max_new_tokens = count;

@@ -1,12 +1,15 @@
-// The reference model under the real scheduler: sequences in, answers out. What the engine does,
-// without its threads.
+// A model, the reference model unless another is given, under the real scheduler: sequences in,
+// answers out. What the engine does, without its threads.
 #pragma once
 
+#include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "c10/core/Device.h"
 #include "server/model/reference/reference_model.h"
 #include "server/scheduler/scheduler.h"
 
@@ -26,8 +29,11 @@ struct RunnerAnswer {
 
 struct RunnerOptions {
   ReferenceModelOptions model = {.num_blocks = 256};
-  Scheduler::Options scheduler = {};  // block_tokens and num_blocks are the model's
+  Scheduler::Options scheduler = {};  // block_tokens, num_blocks and max_uncommitted are the model's
   std::uint64_t router_seed = 1;
+  // Another backend, and where its routers' tensors stand.
+  std::function<absl::StatusOr<std::unique_ptr<Model>>(const Checkpoint&)> make_model = nullptr;
+  at::Device device = at::kCPU;
 };
 
 // Anything that goes wrong ends the process: it is the test's own mistake.
@@ -41,10 +47,13 @@ class ModelRunner {
   // Every registered kind; "linear" is the checkpoint's own gates, the others start from the seed.
   std::vector<std::string> kinds() const;
   std::shared_ptr<const LoadedRouter> router(const std::string& kind);
+  // Another router of the kind, under the same name: what a swap brings.
+  std::shared_ptr<const LoadedRouter> MakeAnother(const std::string& kind, std::uint64_t seed);
 
   // `spec` gets an id, and the checkpoint's router if it has none. Its answer fills as steps run.
   SequenceId Add(SequenceSpec spec);
-  // One step, if there is anything to do.
+  // Submits as many steps as may be in flight, and commits the oldest. False: there was nothing to
+  // do.
   bool Step();
   void Run();
 
@@ -61,6 +70,7 @@ class ModelRunner {
   std::shared_ptr<const Checkpoint> checkpoint_;
   std::unique_ptr<Model> model_;
   std::unique_ptr<Scheduler> scheduler_;
+  std::deque<StepPlan> in_flight_;
   std::map<std::string, std::shared_ptr<const LoadedRouter>> routers_;
   std::map<SequenceId, RunnerAnswer> answers_;
   std::vector<StepResult> results_;

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# On a machine with an H100: the GPU suites, the benchmark, or any command with the libraries in place.
+#   run.sh test [GTEST OPTION…]
+#   run.sh bench [OPTION OF penstock bench…]
+#   run.sh PROGRAM [ARGUMENT…]        a program of bin/
+# TORCH=folder names torch's package (default: the one that python3 imports); BIN=folder the programs (default: bin/
+# beside this file).
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+torch=${TORCH:-$(python3 -c 'import torch; print(torch.__path__[0])')}
+bin=${BIN:-$here/bin}
+programs=${PROGRAMS:-$here/gpu_programs.txt}
+
+nvidia=$(dirname "$torch")/nvidia
+path=$here/lib:$torch/lib
+for part in cu13 cudnn nccl cusparselt nvshmem; do path=$path:$nvidia/$part/lib; done
+export LD_LIBRARY_PATH=$path${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+
+case ${1:-} in
+  test)
+    shift
+    failed=
+    for program in $(cat "$programs"); do
+      echo "== $program"
+      "$bin/$program" --gtest_brief=1 "$@" || failed="$failed $program"
+    done
+    if [ -n "$failed" ]; then
+      echo "failed:$failed" >&2
+      exit 1
+    fi
+    ;;
+  bench)
+    shift
+    exec "$bin/penstock" bench "$here/qwen1.5-moe-a2.7b" --load-format dummy --device cuda "$@"
+    ;;
+  '') sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  *) exec "$bin/$1" "${@:2}" ;;
+esac

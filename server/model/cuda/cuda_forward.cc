@@ -1,0 +1,382 @@
+#include "server/model/cuda/cuda_forward.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "ATen/TensorOperators.h"
+#include "ATen/ops/arange.h"
+#include "ATen/ops/pow.h"
+#include "kernels/attention_inputs.h"
+#include "kernels/dense_product.h"
+#include "kernels/embed_rows.h"
+#include "kernels/expert_combine.h"
+#include "kernels/expert_products.h"
+#include "kernels/residual_norm.h"
+#include "kernels/rope.h"
+#include "kernels/sample_rows.h"
+#include "server/base/check.h"
+#include "server/base/status_macros.h"
+#include "server/model/cuda/cublas_product.h"
+
+namespace penstock {
+namespace {
+
+// Rows up to which a product is bound by reading its weights, and the streaming kernels are ahead of cuBLAS.
+constexpr std::int64_t kStreamedRows = 64;
+// The output projection has few rows of weights: so many sums of parts of its inputs give every processor a tile.
+constexpr std::int64_t kOutputSplits = 4;
+
+// [positions, head_dim / 2, 2]: cosine and sine, as Hugging Face computes them (kernels/rope.h).
+std::vector<float> RopeTable(const ModelConfig& config, std::int64_t positions) {
+  const std::int64_t half = config.head_dim / 2;
+  const at::Tensor exponents =
+      at::arange(0, config.head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(config.head_dim);
+  const at::Tensor frequencies = (1.0 / at::pow(config.rope_theta, exponents)).contiguous();
+  std::vector<std::int32_t> rows(static_cast<std::size_t>(positions));
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int32_t>(i);
+  std::vector<float> cos(rows.size() * static_cast<std::size_t>(half)), sin(cos.size()), table(2 * cos.size());
+  RopeTableCpu({.element = Element::kBF16,
+                .positions = rows.data(),
+                .inverse_frequencies = frequencies.const_data_ptr<float>(),
+                .half = half,
+                .cos = cos.data(),
+                .sin = sin.data()},
+               0, positions);
+  for (std::size_t i = 0; i < cos.size(); ++i) {
+    table[2 * i] = cos[i];
+    table[2 * i + 1] = sin[i];
+  }
+  return table;
+}
+
+}  // namespace
+
+CudaForward::CudaForward(const DeviceWeights& weights, const CudaForwardOptions& options)
+    : weights_(&weights), options_(options) {}
+
+RouteShape CudaForward::Routes(const Step& step) const {
+  const ModelConfig& config = weights_->config();
+  return {.max_rows = step.bounds.rows,
+          .max_routers = options_.max_routers,
+          .max_hidden = options_.max_hidden,
+          .d = config.hidden_size,
+          .experts = config.experts,
+          .k = config.top_k};
+}
+
+void CudaForward::Lay(Carver& carver) {
+  const ModelConfig& c = weights_->config();
+  const std::int64_t rows = options_.max_rows, d = c.hidden_size, heads = c.heads * c.head_dim,
+                     qkv = heads + 2 * c.kv_heads * c.head_dim, slots = c.top_k + weights_->shared(),
+                     logit_rows = std::min(rows, kLogitChunk);
+  const auto bf16 = [&](std::int64_t elements) { return carver.Take<std::byte>(2 * elements); };
+  const StepBounds most{.rows = rows, .decode_rows = options_.max_sequences, .logit_rows = rows};
+  Carver inputs(nullptr), outputs(nullptr);
+  StepInputs::Lay(most, inputs);
+  StepOutputs::Lay(most, outputs);
+  inputs_ = carver.Take<std::byte>(inputs.used());
+  outputs_ = carver.Take<std::byte>(outputs.used());
+  block_tables_ = carver.Take<std::int32_t>(options_.max_sequences * max_blocks());
+  programs_ = carver.Take<RouterProgram>(c.layers * options_.max_routers);
+  bias_tokens_ = carver.Take<std::int32_t>(options_.max_token_lists);
+  biases_ = carver.Take<float>(options_.max_token_lists);
+  banned_ = carver.Take<std::int32_t>(options_.max_token_lists);
+  histories_ = carver.Take<std::int32_t>(options_.max_sequences * history_stride());
+  top_tokens_ = carver.Take<std::int32_t>(rows * options_.max_top);
+  top_log_probabilities_ = carver.Take<float>(rows * options_.max_top);
+  expert_ids_ = carver.Take<std::int32_t>(c.layers * rows * c.top_k);
+  expert_weights_ = carver.Take<float>(c.layers * rows * c.top_k);
+  expert_rows_ = carver.Take<std::uint64_t>(c.layers * options_.max_routers * c.experts);
+  counters_ = carver.Take<RouterCounters>(c.layers * options_.max_routers);
+
+  rope_ = carver.Take<float>(options_.max_context * c.head_dim);
+  token_ids_ = carver.Take<std::int32_t>(rows);
+  x_ = bf16(rows * d);
+  normed_ = bf16(rows * d);
+  qkv_ = carver.Take<std::byte>(4 * rows * qkv);
+  q_ = bf16(rows * heads);
+  attended_ = bf16(rows * heads);
+  delta_ = carver.Take<std::byte>(std::max(2 * rows, 4 * kOutputSplits * std::min(rows, kStreamedRows)) * d);
+  hidden_ = bf16(rows * slots * c.moe_intermediate_size);
+  partials_ = bf16(rows * slots * d);
+  wanted_ = bf16(logit_rows * d);
+  logits_ = bf16(logit_rows * weights_->vocab_rows());
+  shared_gate_logits_ = carver.Take<float>(rows);
+  expert_offsets_ = carver.Take<std::int32_t>(c.experts + 1);
+  slot_rows_ = carver.Take<std::int32_t>(rows * c.top_k);
+  tiles_ = carver.Take<std::int32_t>(c.layers * 4);
+
+  const RouteShape routes = Routes({.bounds = most, .in = {}, .out = {}, .rows = {}, .stream = nullptr});
+  const DeviceAttentionArgs attention{
+      .rows = {.max_rows = rows, .max_blocks = max_blocks()},
+      .plan = {},
+      .kv = {.kv_heads = c.kv_heads, .head_dim = c.head_dim, .block_tokens = options_.block_tokens},
+      .heads = c.heads};
+  attention_plan_ = carver.Bytes(static_cast<std::int64_t>(AttentionPlanBytes(rows)));
+  route_plan_ = carver.Bytes(static_cast<std::int64_t>(RoutePlanBytes(routes)));
+  attention_scratch_ = carver.Bytes(static_cast<std::int64_t>(DecodeAttentionScratchBytes(attention)));
+  route_scratch_ = carver.Bytes(static_cast<std::int64_t>(RouteScratchBytes(routes)));
+  sample_scratch_ = carver.Bytes(static_cast<std::int64_t>(SampleScratchBytes(logit_rows, c.vocab_size)));
+}
+
+absl::StatusOr<CudaForward> CudaForward::Create(const DeviceWeights& weights, const CudaForwardOptions& options) {
+  CudaForward forward(weights, options);
+  Carver measure(nullptr);
+  forward.Lay(measure);
+  PENSTOCK_ASSIGN_OR_RETURN(
+      forward.arena_, DeviceBuffer::Create(measure.used(), "a step's activations",
+                                           "lower engine.prefill_chunk, engine.max_batch or engine.max_context"));
+  PENSTOCK_RETURN_IF_ERROR(CudaStatus(
+      cudaMemset(forward.arena_.start(), 0, static_cast<std::size_t>(forward.arena_.bytes())), "clearing memory"));
+  Carver carver(forward.arena_.start());
+  forward.Lay(carver);
+  const std::vector<float> rope = RopeTable(weights.config(), options.max_context);
+  PENSTOCK_RETURN_IF_ERROR(CudaStatus(
+      cudaMemcpy(forward.rope_, rope.data(), rope.size() * sizeof(float), cudaMemcpyHostToDevice), "copying a table"));
+  return forward;
+}
+
+std::int64_t CudaForward::BlockBytes() const {
+  const ModelConfig& config = weights_->config();
+  return config.layers * config.kv_heads * 2 * options_.block_tokens * config.head_dim * 2;
+}
+
+void CudaForward::SetCache(std::byte* cache, std::int64_t num_blocks) {
+  cache_ = cache;
+  num_blocks_ = num_blocks;
+}
+
+bool CudaForward::Streamed(std::int64_t rows) { return rows <= kStreamedRows; }
+
+void CudaForward::Product(const DeviceMatrix& matrix, const void* x, std::int64_t rows, std::int64_t splits,
+                          Element y_element, void* y, CudaStream stream) const {
+  if (!Streamed(rows)) {
+    PENSTOCK_CHECK_EQ(splits, 1);
+    CublasProduct({.x = x,
+                   .weight = matrix.values,
+                   .rows = rows,
+                   .n = matrix.n,
+                   .m = matrix.m,
+                   .y_element = y_element,
+                   .y = y},
+                  stream);
+    return;
+  }
+  DenseProductCuda({.x = x,
+                    .weight = matrix.values,
+                    .weight_map = matrix.tiles(),
+                    .rows = rows,
+                    .n = matrix.n,
+                    .m = matrix.m,
+                    .splits = splits,
+                    .y_element = y_element,
+                    .y = y},
+                   stream);
+}
+
+void CudaForward::Enqueue(const StepBounds& bounds, CudaStream stream) const {
+  PENSTOCK_CHECK_LE(bounds.rows, options_.max_rows);
+  PENSTOCK_CHECK_LE(bounds.logit_rows, bounds.rows);
+  Carver inputs(inputs_), outputs(outputs_);
+  Step step{.bounds = bounds,
+            .in = StepInputs::Lay(bounds, inputs),
+            .out = StepOutputs::Lay(bounds, outputs),
+            .rows = {},
+            .stream = stream};
+  step.rows = {.num_rows = step.in.counts + StepInputs::kNumRows,
+               .max_rows = bounds.rows,
+               .positions = step.in.positions,
+               .sequences = step.in.sequences,
+               .block_tables = block_tables_,
+               .max_blocks = max_blocks()};
+  Plan(step);
+  for (std::size_t i = 0; i < weights_->layers().size(); ++i) {
+    const DeviceLayer& layer = weights_->layers()[i];
+    Attend(layer, i, step);
+    FeedForward(layer, i, step);
+  }
+  Answer(step);
+}
+
+void CudaForward::Plan(const Step& step) const {
+  const ModelConfig& config = weights_->config();
+  PlanAttentionCuda({.rows = step.rows,
+                     .num_decode_rows = step.in.counts + StepInputs::kNumDecodeRows,
+                     .plan = {attention_plan_, options_.max_rows}},
+                    step.stream);
+  PlanRoutesCuda({.shape = Routes(step),
+                  .num_rows = step.rows.num_rows,
+                  .row_routers = step.in.row_routers,
+                  .plan = {route_plan_}},
+                 step.stream);
+  EmbedRowsCuda({.num_rows = step.rows.num_rows,
+                 .max_rows = step.bounds.rows,
+                 .tokens = step.in.tokens,
+                 .sampled = step.out.sampled,
+                 .table = weights_->embedding(),
+                 .vocab = config.vocab_size,
+                 .d = config.hidden_size,
+                 .token_ids = token_ids_,
+                 .x = x_,
+                 .failed_layer = step.out.failed_layer},
+                step.stream);
+  ResidualNormCuda({.num_rows = step.rows.num_rows,
+                    .max_rows = step.bounds.rows,
+                    .x = x_,
+                    .weight = weights_->layers().front().input_norm,
+                    .epsilon = static_cast<float>(config.rms_norm_eps),
+                    .d = config.hidden_size,
+                    .y = normed_},
+                   step.stream);
+}
+
+// normed_ = post_attention_norm(x_ += attention(normed_)).
+void CudaForward::Attend(const DeviceLayer& layer, std::size_t index, const Step& step) const {
+  const ModelConfig& config = weights_->config();
+  const std::int64_t rows = step.bounds.rows;
+  const std::int64_t layer_elements =
+      num_blocks_ * config.kv_heads * 2 * options_.block_tokens * config.head_dim;
+  const KvBlocks kv{.cache = cache_ + 2 * static_cast<std::int64_t>(index) * layer_elements,
+                    .kv_heads = config.kv_heads,
+                    .head_dim = config.head_dim,
+                    .block_tokens = options_.block_tokens};
+  Product(layer.qkv, normed_, rows, 1, Element::kF32, qkv_, step.stream);
+  AttentionInputsCuda({.rows = step.rows,
+                       .qkv = qkv_,
+                       .qkv_element = Element::kF32,
+                       .part_rows = rows,
+                       .bias = layer.qkv_bias,
+                       .rope = rope_,
+                       .heads = config.heads,
+                       .kv = kv,
+                       .q = q_},
+                      step.stream);
+  const DeviceAttentionArgs attention{.rows = step.rows,
+                                      .plan = {attention_plan_, options_.max_rows},
+                                      .kv = kv,
+                                      .q = q_,
+                                      .heads = config.heads,
+                                      .scale = 1 / std::sqrt(static_cast<float>(config.head_dim)),
+                                      .scratch = attention_scratch_,
+                                      .y = attended_};
+  if (step.bounds.decode_rows > 0) DecodeAttentionCuda(attention, step.stream);
+  if (step.bounds.decode_rows < rows) PrefillAttentionCuda(attention, step.stream);
+  const bool streamed = Streamed(rows);
+  Product(layer.o, attended_, rows, streamed ? kOutputSplits : 1, streamed ? Element::kF32 : Element::kBF16, delta_,
+          step.stream);
+  ResidualNormCuda({.num_rows = step.rows.num_rows,
+                    .max_rows = rows,
+                    .x = x_,
+                    .delta_parts = streamed ? reinterpret_cast<const float*>(delta_) : nullptr,
+                    .parts = kOutputSplits,
+                    .part_rows = rows,
+                    .delta = streamed ? nullptr : delta_,
+                    .weight = layer.post_attention_norm,
+                    .epsilon = static_cast<float>(config.rms_norm_eps),
+                    .d = config.hidden_size,
+                    .y = normed_},
+                   step.stream);
+}
+
+// normed_ = next norm(x_ += experts(normed_)).
+void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const Step& step) const {
+  const ModelConfig& config = weights_->config();
+  const auto i = static_cast<std::int64_t>(index);
+  const std::int64_t rows = step.bounds.rows, traced = i * options_.max_rows * config.top_k;
+  RouteRowsCuda({.shape = Routes(step),
+                 .plan = {route_plan_},
+                 .num_rows = step.rows.num_rows,
+                 .row_routers = step.in.row_routers,
+                 .counted = step.in.counted,
+                 .token_ids = token_ids_,
+                 .x = normed_,
+                 .programs = programs_ + i * options_.max_routers,
+                 .normalize = config.norm_topk_prob,
+                 .shared_gate = weights_->shared() > 0 ? layer.shared_gate : nullptr,
+                 .layer = static_cast<std::int32_t>(index),
+                 .scratch = route_scratch_,
+                 .expert_ids = expert_ids_ + traced,
+                 .weights = expert_weights_ + traced,
+                 .shared_gate_logits = shared_gate_logits_,
+                 .expert_offsets = expert_offsets_,
+                 .slot_rows = slot_rows_,
+                 .failed_layer = step.out.failed_layer,
+                 .expert_rows = expert_rows_ + i * options_.max_routers * config.experts,
+                 .counters = options_.telemetry ? counters_ + i * options_.max_routers : nullptr},
+                step.stream);
+  const ExpertProductsArgs experts{.x = normed_,
+                                   .gate_up = layer.gate_up,
+                                   .down = layer.down,
+                                   .gate_up_map = layer.experts_mapped ? &layer.gate_up_map : nullptr,
+                                   .down_map = layer.experts_mapped ? &layer.down_map : nullptr,
+                                   .expert_offsets = expert_offsets_,
+                                   .slots = slot_rows_,
+                                   .h = hidden_,
+                                   .y = partials_,
+                                   .gate_up_tiles = tiles_ + 4 * i,
+                                   .down_tiles = tiles_ + 4 * i + 2,
+                                   .rows = rows,
+                                   .d = config.hidden_size,
+                                   .width = config.moe_intermediate_size,
+                                   .experts = config.experts,
+                                   .shared = weights_->shared(),
+                                   .k = config.top_k};
+  ExpertGateUpCuda(experts, step.stream);
+  ExpertDownCuda(experts, step.stream);
+  const bool last = index + 1 == weights_->layers().size();
+  ExpertCombineCuda({.num_rows = step.rows.num_rows,
+                     .max_rows = rows,
+                     .partial_element = Element::kBF16,
+                     .partials = partials_,
+                     .weights = expert_weights_ + traced,
+                     .shared_gate_logits = shared_gate_logits_,
+                     .k = config.top_k,
+                     .shared = weights_->shared(),
+                     .x = x_,
+                     .norm_weight = last ? weights_->final_norm() : weights_->layers()[index + 1].input_norm,
+                     .epsilon = static_cast<float>(config.rms_norm_eps),
+                     .d = config.hidden_size,
+                     .y = normed_},
+                    step.stream);
+}
+
+// Logits of the wanted rows, kLogitChunk at a time, and a token of each.
+void CudaForward::Answer(const Step& step) const {
+  const ModelConfig& config = weights_->config();
+  for (std::int64_t first = 0; first < step.bounds.logit_rows; first += kLogitChunk) {
+    const std::int64_t rows = std::min(kLogitChunk, step.bounds.logit_rows - first);
+    const std::int32_t* count = step.in.counts + StepInputs::kNumLogitRows + first / kLogitChunk;
+    GatherRowsCuda({.count = count,
+                    .max_count = rows,
+                    .rows = step.in.logit_rows + first,
+                    .x = normed_,
+                    .d = config.hidden_size,
+                    .y = wanted_},
+                   step.stream);
+    Product(weights_->head(), wanted_, rows, 1, Element::kBF16, logits_, step.stream);
+    SampleRowsCuda({.num_rows = count,
+                    .max_rows = rows,
+                    .logits = logits_,
+                    .logit_stride = weights_->vocab_rows(),
+                    .vocab = config.vocab_size,
+                    .rows = step.in.samples + first,
+                    .bias_tokens = bias_tokens_,
+                    .biases = biases_,
+                    .banned = banned_,
+                    .histories = histories_,
+                    .history_stride = history_stride(),
+                    .scratch = sample_scratch_,
+                    .sampled = step.out.sampled + first,
+                    .log_probability = step.out.log_probability + first,
+                    .finite = step.out.finite + first,
+                    .max_top = options_.max_top,
+                    .top_tokens = top_tokens_ + first * options_.max_top,
+                    .top_log_probabilities = top_log_probabilities_ + first * options_.max_top},
+                   step.stream);
+  }
+}
+
+}  // namespace penstock
