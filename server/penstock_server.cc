@@ -253,9 +253,13 @@ class Server final : public PenstockServer {
     }
     const ConfigReload reload = DiffForReload(running, updated);
     *allow_other_base_ = reload.effective.routers().allow_other_base();
-    PENSTOCK_RETURN_IF_ERROR(ReloadRouters(running, reload.effective));
+    if (absl::Status loaded = ReloadRouters(running, reload.effective); !loaded.ok()) {
+      *allow_other_base_ = running.routers().allow_other_base();
+      return loaded;
+    }
     const ModelSpec& spec = engine_->model_spec();
     frontend_->SetPolicy(PolicyOfConfig(reload.effective, spec.name, spec.max_context));
+    engine_->SetMaxQueue(reload.effective.limits().max_queue());
     telemetry_->SetTenants(TenantNames(reload.effective));
     SetUpLog(reload.effective);
     RemoveRouters(running, reload.effective);
@@ -278,14 +282,23 @@ class Server final : public PenstockServer {
     return nullptr;
   }
 
-  // Loads what the file has new. Every package is tried before the first is taken, so that a bad one changes nothing.
+  // Loads what the file has new, and what it had and an operator has unloaded since. Every package is tried, and places are
+  // counted, before the first is taken, so that a bad one changes nothing.
   absl::Status ReloadRouters(const v1::ServerConfig& running, const v1::ServerConfig& updated) {
     std::vector<v1::RouterEntry> fresh;
+    int places = static_cast<int>(routers_->List().size());
     for (const v1::RouterEntry& entry : updated.routers().load()) {
       const v1::RouterEntry* old = FindEntry(running, entry.name());
-      if (old != nullptr && old->path() == entry.path()) continue;
+      const bool loaded = routers_->Find(entry.name()).ok();
+      if (loaded && old != nullptr && old->path() == entry.path()) continue;
       PENSTOCK_RETURN_IF_ERROR(loader_(entry.name(), entry.path()).status());
       fresh.push_back(entry);
+      places += loaded ? 0 : 1;
+    }
+    if (places > updated.routers().max_loaded()) {
+      return absl::ResourceExhaustedError(absl::StrCat("routers.load: the file and what is loaded already need ", places,
+                                                       " places, routers.max_loaded is ",
+                                                       updated.routers().max_loaded()));
     }
     for (const v1::RouterEntry& entry : fresh) {
       PENSTOCK_RETURN_IF_ERROR(routers_->Load(entry.name(), entry.path(), /*replace=*/true).status());

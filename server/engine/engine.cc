@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <limits>
 #include <thread>
 #include <utility>
 
@@ -34,7 +35,8 @@ class Engine::State {
         scheduler_(std::move(scheduler)),
         options_(std::move(options)),
         telemetry_(telemetry),
-        clock_(clock) {}
+        clock_(clock),
+        max_queue_(options_.scheduler.max_queue) {}
 
   const ModelSpec& model_spec() const { return model_->spec(); }
   void SetEventHandler(std::function<void(std::vector<SequenceEvent>)> handler) { handler_ = std::move(handler); }
@@ -44,11 +46,11 @@ class Engine::State {
     if (stopped_) return MakeError(absl::StatusCode::kUnavailable, "the server is stopping", {.reason = "STOPPING", .field = {}, .retry_after = {}});
     if (!lost_.ok()) return lost_;
     const std::int64_t live = load_.running + load_.waiting + static_cast<std::int64_t>(arrivals_.size());
-    const std::int64_t room = std::int64_t{options_.scheduler.max_batch} + options_.scheduler.max_queue - live;
+    const std::int64_t room = std::int64_t{options_.scheduler.max_batch} + max_queue_ - live;
     if (static_cast<std::int64_t>(sequences.size()) > room) {
       return MakeError(absl::StatusCode::kResourceExhausted,
                        absl::StrCat("the queue is full: ", load_.waiting, " answers wait, limits.max_queue is ",
-                                    options_.scheduler.max_queue),
+                                    max_queue_),
                        {.reason = "QUEUE_FULL", .field = {}, .retry_after = absl::Seconds(1)});
     }
     for (SequenceSpec& sequence : sequences) arrivals_.push_back(std::move(sequence));
@@ -66,6 +68,12 @@ class Engine::State {
     std::lock_guard<std::mutex> lock(mutex_);
     weights_ = std::move(weights);
     changed_.notify_one();
+  }
+
+  void SetMaxQueue(int max_queue) {
+    PENSTOCK_CHECK(max_queue >= 1) << "max_queue: got " << max_queue;
+    std::lock_guard<std::mutex> lock(mutex_);
+    max_queue_ = max_queue;
   }
 
   SchedulerLoad Load() const {
@@ -264,6 +272,7 @@ class Engine::State {
   std::vector<std::pair<SequenceId, FinishReason>> cancellations_;
   std::optional<std::map<std::string, double>> weights_;
   SchedulerLoad load_;
+  int max_queue_;
   absl::Status lost_;
   bool stopped_ = false;
 
@@ -277,8 +286,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<Model> mo
   scheduling.block_tokens = spec.block_tokens;
   scheduling.num_blocks = spec.num_blocks;
   scheduling.max_uncommitted = model->max_in_flight();
-  // Submit holds the line for both together: what arrives between two steps may exceed the queue while places are free.
-  scheduling.max_queue = options.scheduler.max_queue + options.scheduler.max_batch;
+  // Submit holds the line, which SetMaxQueue moves, for queue and batch together: what arrives between two steps may
+  // exceed the queue while places are free. What it let in is not refused again.
+  if (scheduling.max_queue >= 1) scheduling.max_queue = std::numeric_limits<int>::max();
   PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler, Scheduler::Create(scheduling));
   return std::unique_ptr<Engine>(new Engine(std::make_unique<State>(std::move(model), std::move(scheduler),
                                                                     std::move(options), telemetry, clock)));
@@ -293,6 +303,7 @@ void Engine::SetEventHandler(std::function<void(std::vector<SequenceEvent>)> han
 absl::Status Engine::Submit(std::vector<SequenceSpec> sequences) { return state_->Submit(std::move(sequences)); }
 void Engine::Cancel(std::vector<SequenceId> ids, FinishReason reason) { state_->Cancel(std::move(ids), reason); }
 void Engine::SetTenantWeights(std::map<std::string, double> weights) { state_->SetTenantWeights(std::move(weights)); }
+void Engine::SetMaxQueue(int max_queue) { state_->SetMaxQueue(max_queue); }
 SchedulerLoad Engine::Load() const { return state_->Load(); }
 void Engine::Start() { state_->Start(); }
 void Engine::Stop() { state_->Stop(); }

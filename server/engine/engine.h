@@ -43,6 +43,8 @@ class Engine {
   // Takes effect before the next step is planned.
   void Cancel(std::vector<SequenceId> ids, FinishReason reason);
   void SetTenantWeights(std::map<std::string, double> weights);
+  // Replaces scheduler.max_queue, at least 1, for what is submitted from now on; what waits stays.
+  void SetMaxQueue(int max_queue);
   SchedulerLoad Load() const;
 
   // Starts the engine thread; Stop ends it after the step in flight (live sequences get no more events). Idempotent.

@@ -1,5 +1,6 @@
 #include "server/engine/frontend.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <mutex>
@@ -21,6 +22,8 @@ namespace penstock {
 namespace {
 
 constexpr char kDefaultTenant[] = "default";
+// Bytes of a refusal in the log: it holds the client's own value.
+constexpr std::size_t kMaxLoggedError = 400;
 // A sequence id is its request's number and, in the low bits, its choice.
 constexpr int kChoiceBits = 8;
 
@@ -143,6 +146,13 @@ class FrontendImpl final : public Frontend {
   int live() const override {
     std::lock_guard<std::mutex> lock(mutex_);
     return static_cast<int>(live_.size());
+  }
+
+  int live(const LoadedRouter& router) const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return static_cast<int>(std::count_if(live_.begin(), live_.end(), [&](const auto& entry) {
+      return entry.second->router.get() == &router;
+    }));
   }
 
   void CancelAll(const absl::Status& status) override {
@@ -284,6 +294,7 @@ class FrontendImpl final : public Frontend {
     }
     spec.tenant = tenant;
     spec.router = checked.router;
+    live->router = std::move(checked.router);
     spec.priority = checked.priority;
     spec.deadline = live->caller.deadline;
     spec.prompt = std::move(checked.prompt);
@@ -343,7 +354,9 @@ class FrontendImpl final : public Frontend {
     event.total = clock_->Monotonic() - arrival;
     telemetry_->OnRequestFinished(event);
     Log(LogLevel::kInfo, "request refused",
-        {{"tenant", event.tenant}, {"code", event.code}, {"error", std::string(status.message())}});
+        {{"tenant", event.tenant},
+         {"code", event.code},
+         {"error", std::string(status.message().substr(0, kMaxLoggedError))}});
   }
 
   // Response thread.
@@ -394,7 +407,7 @@ class FrontendImpl final : public Frontend {
     if (!live->muted && (!delta.choices.empty() || !delta.prompt_scores.empty() || !delta.prompt_traces.empty()) &&
         !live->observer->OnDelta(std::move(delta))) {
       Fail(live.get(), MakeError(absl::StatusCode::kResourceExhausted,
-                                 "the reader is too slow: limits.max_response_queue messages wait for it",
+                                 "the reader is too slow: limits.max_stream_queue messages wait for it",
                                  {.reason = "SLOW_READER", .field = {}, .retry_after = {}}));
     }
     if (event.finish) Ended(live, index, was_open, event);

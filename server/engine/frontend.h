@@ -54,6 +54,8 @@ class Frontend {
   virtual bool draining() const = 0;
   // Requests started and not finished.
   virtual int live() const = 0;
+  // Those among them that run under `router`: this very one, not another package that was loaded under its name.
+  virtual int live(const LoadedRouter& router) const = 0;
   // Ends all live requests with `status`.
   virtual void CancelAll(const absl::Status& status) = 0;
 };

@@ -45,6 +45,7 @@ struct LiveRequest {
   std::uint64_t number = 0;
   Caller caller;
   Admission admission;
+  std::shared_ptr<const LoadedRouter> router;  // keeps it alive when its name is unloaded or replaced
   std::string session_id, user;
   std::string prompt_text;  // only where limits allow it to be logged
   std::shared_ptr<ResponseObserver> observer;

@@ -35,9 +35,7 @@ absl::StatusOr<std::shared_ptr<const LoadedRouter>> RouterSet::Find(const std::s
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = routers_.find(name);
   if (found != routers_.end()) return found->second;
-  return MakeError(absl::StatusCode::kNotFound,
-                   absl::StrCat("router: got ", name, ", want one of ", absl::StrJoin(NamesLocked(), ", ")),
-                   {.reason = "UNKNOWN_ROUTER", .field = "router", .retry_after = {}});
+  return UnknownLocked("router", name);
 }
 
 absl::StatusOr<RouterSet::Loaded> RouterSet::Load(const std::string& name, const std::string& path, bool replace) {
@@ -76,7 +74,10 @@ absl::StatusOr<RouterSet::Loaded> RouterSet::Load(const std::string& name, const
 }
 
 absl::Status RouterSet::Unload(const std::string& name) {
-  PENSTOCK_RETURN_IF_ERROR(Find(name).status());
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!routers_.contains(name)) return UnknownLocked("name", name);
+  }
   std::string user = name == own_name_ ? "it is the checkpoint's own" : "";
   if (user.empty() && options_.user_of) user = options_.user_of(name);
   if (!user.empty()) {
@@ -98,6 +99,12 @@ std::vector<std::shared_ptr<const LoadedRouter>> RouterSet::List() const {
   std::vector<std::shared_ptr<const LoadedRouter>> routers;
   for (const auto& [name, router] : routers_) routers.push_back(router);
   return routers;
+}
+
+absl::Status RouterSet::UnknownLocked(const char* field, const std::string& name) const {
+  return MakeError(absl::StatusCode::kNotFound,
+                   absl::StrCat(field, ": got ", name, ", want one of ", absl::StrJoin(NamesLocked(), ", ")),
+                   {.reason = "UNKNOWN_ROUTER", .field = field, .retry_after = {}});
 }
 
 void RouterSet::Changed(const std::vector<std::string>& names) const {

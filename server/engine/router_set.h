@@ -52,6 +52,7 @@ class RouterSet {
  private:
   void Changed(const std::vector<std::string>& names) const;
   std::vector<std::string> NamesLocked() const;
+  absl::Status UnknownLocked(const char* field, const std::string& name) const;  // what no router is called
 
   const Options options_;
   mutable std::mutex mutex_;

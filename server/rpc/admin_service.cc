@@ -220,9 +220,7 @@ v1::RouterDescription AdminService::Describe(const LoadedRouter& router) const {
   description.mutable_loaded_at()->set_nanos(
       static_cast<int>(absl::ToUnixNanos(router.loaded_at) % 1'000'000'000));
   description.set_is_default(router.name == context_.frontend->policy()->default_router);
-  if (options_.requests_in_flight) {
-    description.set_requests_in_flight(options_.requests_in_flight(router));
-  }
+  description.set_requests_in_flight(context_.frontend->live(router));
   return description;
 }
 

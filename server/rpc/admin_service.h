@@ -34,8 +34,6 @@ class AdminService final : public RawAdminService {
     TaskRunner* loader = nullptr;  // loads packages, which may take seconds
     std::function<SchedulerLoad()> load;
     ExpertStatsSource expert_stats;  // may be empty: UNIMPLEMENTED
-    // Requests that hold this router; may be empty: not reported.
-    std::function<int(const LoadedRouter&)> requests_in_flight;
     std::function<void()> begin_drain;
     // Ends the process as SIGTERM would; requests that still run have at most `timeout`. Called
     // once a Drain has been answered, or its caller is gone; on a thread that must not be blocked.

@@ -47,6 +47,8 @@ void CountUnstarted(const CallContext& context, const grpc::CallbackServerContex
   event.code = absl::StatusCodeToString(status.code());
   event.total = context.clock->Monotonic() - arrival;
   context.telemetry->OnRequestFinished(event);
+  Log(LogLevel::kInfo, "request refused",
+      {{"tenant", event.tenant}, {"code", event.code}, {"error", std::string(status.message())}});
 }
 
 }  // namespace penstock

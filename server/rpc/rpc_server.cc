@@ -67,7 +67,6 @@ class RpcServer::State {
                           .loader = &loader_,
                           .load = dependencies.load,
                           .expert_stats = dependencies.expert_stats,
-                          .requests_in_flight = dependencies.requests_in_flight,
                           .begin_drain = [this] { BeginDrain(); },
                           .shut_down = dependencies.shut_down}) {}
 

@@ -43,9 +43,8 @@ class RpcServer {
     const Clock* clock = &Clock::Real();
     ModelSpec model;
     std::function<SchedulerLoad()> load;
-    ExpertStatsSource expert_stats;                              // optional
-    std::function<int(const LoadedRouter&)> requests_in_flight;  // optional
-    std::function<void(absl::Duration timeout)> shut_down;       // AdminService::Options; optional
+    ExpertStatsSource expert_stats;                         // optional
+    std::function<void(absl::Duration timeout)> shut_down;  // AdminService::Options; optional
   };
 
   // Listens and serves; not ready yet (health says NOT_SERVING). INVALID_ARGUMENT: the address is

@@ -114,7 +114,7 @@ class FakeFrontend final : public Frontend {
       std::lock_guard<std::mutex> lock(mutex_);
       const auto found = live_.find(number);
       if (found == live_.end()) return;
-      observer = std::move(found->second);
+      observer = std::move(found->second.observer);
       live_.erase(found);
     }
     observer->OnFinished(status, summary);
@@ -167,15 +167,26 @@ class FakeFrontend final : public Frontend {
     std::lock_guard<std::mutex> lock(mutex_);
     return static_cast<int>(live_.size());
   }
+  int live(const LoadedRouter& router) const override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    int count = 0;
+    for (const auto& [number, live] : live_) count += live.router == router.name;
+    return count;
+  }
   void CancelAll(const absl::Status& status) override {
     std::lock_guard<std::mutex> lock(mutex_);
-    for (const auto& [number, observer] : live_) {
+    for (const auto& [number, live] : live_) {
       inbox_.push_back([this, number = number, status] { End(number, status); });
     }
     changed_.notify_all();
   }
 
  private:
+  struct Live {
+    std::shared_ptr<ResponseObserver> observer;
+    std::string router;  // its name
+  };
+
   static Policy PolicyWithDefault(const std::string& router) {
     Policy policy;
     policy.default_router = router;
@@ -190,7 +201,9 @@ class FakeFrontend final : public Frontend {
                        {.reason = "DRAINING", .field = {}, .retry_after = absl::Seconds(1)});
     }
     started.number = ++last_number_;
-    live_[started.number] = started.observer;
+    const std::string& router = started.generate ? started.generate->router : started.score->router;
+    live_[started.number] = {.observer = started.observer,
+                             .router = router.empty() ? policy_.default_router : router};
     if (script_) {
       inbox_.push_back([script = script_, started] { script(started); });
     } else {
@@ -222,7 +235,7 @@ class FakeFrontend final : public Frontend {
   absl::Status refusal_;
   bool throws_ = false, ignores_cancel_ = false, draining_ = false, stopped_ = false;
   std::uint64_t last_number_ = 0;
-  std::map<std::uint64_t, std::shared_ptr<ResponseObserver>> live_;
+  std::map<std::uint64_t, Live> live_;
   std::deque<Started> unseen_;
   std::set<std::uint64_t> cancelled_;
   std::deque<std::function<void()>> inbox_;

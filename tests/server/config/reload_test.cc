@@ -43,13 +43,14 @@ TEST(Reload, AppliesTenantsRoutersLimitsAndLog) {
       "model: {path: /m}\nengine: {max_batch: 256}\n"
       "tenants: [{name: gamma, pin: m}, {name: acme, weight: 2, routers: [linear, n]}]\n"
       "routers: {root: /r, default: linear, load: [{name: n, path: n}, {name: m, path: m2}]}\n"
-      "limits: {max_new_tokens: 64}\nlog: {format: json}\n");
+      "limits: {max_new_tokens: 64, max_queue: 8}\nlog: {format: json}\n");
   const auto reload = DiffForReload(Config(kRunning), updated);
   EXPECT_THAT(Lines(reload),
               ElementsAre("routers.load[m].path: changed from m to m2", "routers.load[n]: added",
                           "tenants[acme].routers: changed from [] to [linear, n]",
                           "tenants[acme].weight: changed from 1 to 2", "tenants[beta]: removed",
                           "tenants[gamma]: added", "limits.max_new_tokens: changed from 4096 to 64",
+                          "limits.max_queue: changed from 1024 to 8",
                           "log.format: changed from text to json"));
   EXPECT_TRUE(MessageDifferencer::Equals(reload.effective, updated));
 }
@@ -59,7 +60,7 @@ TEST(Reload, SaysWhatTakesEffectAtRestartAndKeepsIt) {
       "model: {path: /other}\nengine: {max_batch: 128, kv_memory: 4GiB}\n"
       "tenants: [{name: acme, weight: 1}, {name: beta}]\n"
       "routers: {root: /r, load: [{name: m, path: m}]}\n"
-      "auth: {mode: none}\ndrain_timeout: 5s\nlimits: {max_n: 1, max_message_bytes: 1MiB}\n");
+      "auth: {mode: none}\ndrain_timeout: 5s\nlimits: {max_n: 1, max_message_bytes: 1MiB, max_header_bytes: 8KiB}\n");
   const auto reload = DiffForReload(Config(kRunning), updated);
   EXPECT_THAT(
       Lines(reload),
@@ -68,6 +69,7 @@ TEST(Reload, SaysWhatTakesEffectAtRestartAndKeepsIt) {
                   "engine.kv_memory: changed from auto to 4GiB, takes effect at restart",
                   "auth.mode: changed from '' to none, takes effect at restart",
                   "limits.max_message_bytes: changed from 4MiB to 1MiB, takes effect at restart",
+                  "limits.max_header_bytes: changed from 16KiB to 8KiB, takes effect at restart",
                   "limits.max_n: changed from 16 to 1",
                   "drain_timeout: changed from 30s to 5s, takes effect at restart"));
   v1::ServerConfig expected = Config(kRunning);

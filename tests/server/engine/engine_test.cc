@@ -16,6 +16,7 @@ namespace penstock {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
@@ -130,6 +131,29 @@ TEST_P(EngineTest, RefusesWhatTheQueueCannotHold) {
   EXPECT_TRUE(engine_->Submit({Spec(6, 3, 4)}).ok());
   RunUntilIdle();
   EXPECT_THAT(outcomes_, SizeIs(6));
+}
+
+TEST_P(EngineTest, TheQueuesBoundMovesWhileSequencesWait) {
+  Scheduler::Options scheduling;
+  scheduling.max_batch = 2;
+  scheduling.max_queue = 1;
+  Make(scheduling);
+  const auto submit = [&](SequenceId first, SequenceId last) {
+    std::vector<SequenceSpec> specs;
+    for (SequenceId id = first; id <= last; ++id) specs.push_back(Spec(id, 3, 4));
+    return engine_->Submit(std::move(specs));
+  };
+  EXPECT_EQ(GetErrorDetail(submit(1, 10))->reason, "QUEUE_FULL");
+  engine_->SetMaxQueue(8);
+  ASSERT_TRUE(submit(1, 10).ok());
+  engine_->SetMaxQueue(2);
+  const absl::Status refused = submit(11, 11);
+  EXPECT_EQ(GetErrorDetail(refused)->reason, "QUEUE_FULL");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("limits.max_queue is 2"));
+  RunUntilIdle();
+  for (SequenceId id = 1; id <= 10; ++id) EXPECT_EQ(outcomes_[id].finish, FinishReason::kLength) << id;
+  EXPECT_TRUE(submit(11, 14).ok());
+  EXPECT_FALSE(submit(15, 15).ok());
 }
 
 TEST_P(EngineTest, ACancelledSequenceIsInNoLaterStep) {

@@ -220,6 +220,7 @@ TEST_F(FrontendTest, ASlowReaderIsCutAlone) {
   ASSERT_TRUE(frontend_->Generate(Call("hallo", 50), quick).ok());
   EXPECT_EQ(slow->Wait().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(GetErrorDetail(slow->Wait())->reason, "SLOW_READER");
+  EXPECT_THAT(std::string(slow->Wait().message()), HasSubstr("limits.max_stream_queue"));
   EXPECT_TRUE(quick->Wait().ok());
   EXPECT_EQ(quick->choice(0).text.size(), 50u);
 }
@@ -242,6 +243,30 @@ TEST_F(FrontendTest, DrainRefusesNewAndFinishesOld) {
   EXPECT_EQ(frontend_->live(), 1);
   model_->Unhold();
   EXPECT_TRUE(observer->Wait().ok());
+}
+
+TEST_F(FrontendTest, CountsWhatRunsUnderEachRouterThatWasEverLoaded) {
+  Make();
+  model_->Hold();
+  const auto replaced = *routers_->Find("third");
+  std::vector<std::shared_ptr<RecordingObserver>> observers;
+  const auto start = [&](const std::string& router) {
+    GenerateCall call = Call();
+    call.router = router;
+    observers.push_back(std::make_shared<RecordingObserver>());
+    EXPECT_TRUE(frontend_->Generate(call, observers.back()).ok());
+  };
+  for (const char* router : {"base", "third", "third", ""}) start(router);
+  ASSERT_TRUE(routers_->Load("third", "u", /*replace=*/true).ok());
+  start("third");
+  EXPECT_EQ(frontend_->live(**routers_->Find("base")), 2);
+  EXPECT_EQ(frontend_->live(**routers_->Find("other")), 0);
+  EXPECT_EQ(frontend_->live(*replaced), 2);
+  EXPECT_EQ(frontend_->live(**routers_->Find("third")), 1);
+  model_->Unhold();
+  for (const auto& observer : observers) EXPECT_TRUE(observer->Wait().ok());
+  EXPECT_EQ(frontend_->live(*replaced), 0);
+  EXPECT_EQ(frontend_->live(), 0);
 }
 
 TEST_F(FrontendTest, CancelAllGivesItsStatus) {

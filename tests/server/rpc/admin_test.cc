@@ -1,3 +1,4 @@
+#include <map>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,31 @@ TEST_F(AdminTest, LoadsListsReplacesAndUnloadsRouters) {
   grpc::ClientContext unload_context;
   EXPECT_TRUE(admin_->UnloadRouter(&unload_context, unload, &unloaded).ok());
   EXPECT_EQ(routers_.List().size(), 1u);
+}
+
+TEST_F(AdminTest, ListRoutersCountsRequestsInFlight) {
+  ASSERT_TRUE(routers_.Load("mlp", "p", /*replace=*/false).ok());
+  Serve();
+  v1::GenerateRequest request = TextRequest();
+  request.set_router("mlp");
+  StreamClient first(inference_.get(), request), second(inference_.get(), request);
+  const auto started = frontend_.WaitForStart();
+  frontend_.WaitForStart();
+  const auto in_flight = [this] {
+    v1::ListRoutersResponse list;
+    grpc::ClientContext context;
+    EXPECT_TRUE(admin_->ListRouters(&context, {}, &list).ok());
+    std::map<std::string, int> counts;
+    for (const auto& router : list.routers()) counts[router.name()] = router.requests_in_flight();
+    return counts;
+  };
+  EXPECT_EQ(in_flight(), (std::map<std::string, int>{{"linear", 0}, {"mlp", 2}}));
+  const absl::Status cut = absl::UnavailableError("the test ends it");
+  frontend_.Do([&] { frontend_.End(started.number, cut); });
+  EXPECT_EQ(in_flight(), (std::map<std::string, int>{{"linear", 0}, {"mlp", 1}}));
+  frontend_.CancelAll(cut);
+  EXPECT_EQ(first.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(second.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(AdminTest, GetLoadTellsTheSchedulersLoad) {

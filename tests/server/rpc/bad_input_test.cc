@@ -1,11 +1,14 @@
 // What only the wire can get wrong, field by field. Bounds of policy, model and tenant:
 // tests/server/engine.
+#include <mutex>
 #include <ostream>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/base/log.h"
 #include "tests/server/rpc/error_details.h"
 #include "tests/server/rpc/generic_call.h"
 #include "tests/server/rpc/harness.h"
@@ -190,8 +193,8 @@ std::vector<BadInput> OfAdmin() {
        .metadata = {},
        .code = grpc::StatusCode::NOT_FOUND,
        .reason = "UNKNOWN_ROUTER",
-       .field = "router",
-       .message = "router: got mlp, want one of linear"},
+       .field = "name",
+       .message = "name: got mlp, want one of linear"},
       {.name = "ExpertStatsOfAnUnknownRouter",
        .method = method("GetExpertStats"),
        .bytes = BytesOf<v1::GetExpertStatsRequest>([](auto* m) { m->set_router("mlp"); }),
@@ -255,12 +258,21 @@ INSTANTIATE_TEST_SUITE_P(Requests, BadInputTest, ::testing::ValuesIn(OfRequests(
 INSTANTIATE_TEST_SUITE_P(Text, BadInputTest, ::testing::ValuesIn(OfText()), NameOf);
 INSTANTIATE_TEST_SUITE_P(Admin, BadInputTest, ::testing::ValuesIn(OfAdmin()), NameOf);
 
-TEST_F(RpcTest, RequestsThatNeverReachTheFrontendAreCounted) {
+TEST_F(RpcTest, RequestsThatNeverReachTheFrontendAreCountedAndLogged) {
   Serve();
+  std::mutex mutex;
+  std::vector<std::string> refused;
+  SetLogSink([&](std::string_view line) {
+    std::lock_guard<std::mutex> lock(mutex);
+    if (line.find("request refused") != std::string_view::npos) refused.emplace_back(line);
+  });
   CallWithBytes(channel_, "/penstock.v1.InferenceService/Generate", "\x1a\xff",
                 {{"x-penstock-tenant", "acme"}});
   CallWithBytes(channel_, "/penstock.v1.InferenceService/GenerateStream", "\x1a\xff");
   server_->Shutdown(absl::InfiniteDuration());
+  SetLogSink(nullptr);
+  ASSERT_EQ(refused.size(), 2u);
+  EXPECT_NE(refused[0].find("tenant=acme code=INVALID_ARGUMENT"), std::string::npos) << refused[0];
   const std::vector<RequestEvent> requests = telemetry_.requests();
   ASSERT_EQ(requests.size(), 2u);
   EXPECT_EQ(requests[0].tenant, "acme");
