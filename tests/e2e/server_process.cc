@@ -27,7 +27,7 @@ constexpr char kChatMl[] =
 pid_t Spawn(const std::string& name, const std::vector<std::string>& arguments, bool with_stdout, int* read_end) {
   int ends[2];
   PENSTOCK_CHECK(pipe2(ends, O_CLOEXEC) == 0) << "pipe";
-  const std::string path = std::string(PENSTOCK_BINARIES) + "/" + name;
+  const std::string path = absl::StrContains(name, "/") ? name : std::string(PENSTOCK_BINARIES) + "/" + name;
   std::vector<char*> argv = {const_cast<char*>(path.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);

@@ -20,7 +20,8 @@ struct ProgramResult {
   std::string output;  // stdout and stderr, as they came
 };
 
-// Runs one of our binaries ("penstock", "penstock-cli", "penstock-bench") to its end.
+// Runs one of our binaries ("penstock", "penstock-cli", "penstock-bench"), or the program at a path, to its end. Exit code
+// 127: there is none.
 ProgramResult RunProgram(const std::string& name, const std::vector<std::string>& arguments);
 
 // A folder with model/ (tiny, byte-level tokenizer, ChatML) and routers/KIND of every kind but the checkpoint's own.
