@@ -7,7 +7,9 @@ int main(int argc, char** argv) {
   app.name("penstock");
   app.set_version_flag("--version", "penstock " PENSTOCK_VERSION);
   app.require_subcommand(1);
-  app.footer("`penstock COMMAND --help` shows options and examples.");
+  app.footer(
+      "`penstock COMMAND --help` shows options and examples.\n\n"
+      "Example:\n  penstock serve --config penstock.yaml");
   int exit_code = penstock::kExitOk;
   penstock::AddServeCommand(&app, &exit_code);
   penstock::AddCheckConfigCommand(&app, &exit_code);

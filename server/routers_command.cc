@@ -135,12 +135,15 @@ void AddRoutersCommand(CLI::App* app, int* exit_code) {
   routers->require_subcommand(1);
   routers->footer("Examples:\n  penstock routers list\n  penstock routers inspect routers/mlp-v1 --model demo");
 
-  routers->add_subcommand("list", "the kinds and their hyperparameters")->callback([exit_code] { *exit_code = List(); });
+  CLI::App* list = routers->add_subcommand("list", "the kinds and their hyperparameters");
+  list->footer("Example:\n  penstock routers list");
+  list->callback([exit_code] { *exit_code = List(); });
 
   CLI::App* inspect = routers->add_subcommand("inspect", "check a package and show what it holds");
   const auto folder = std::make_shared<std::string>(), model = std::make_shared<std::string>();
   inspect->add_option("DIR", *folder, "the package")->required();
   inspect->add_option("--model", *model, "also check that it fits this checkpoint");
+  inspect->footer("Example:\n  penstock routers inspect routers/mlp-v1 --model demo");
   inspect->callback([folder, model, exit_code] { *exit_code = Inspect(*folder, *model); });
 
   AddInit(routers, exit_code);

@@ -1,9 +1,11 @@
 // The programs as a person calls them: what they print, and their exit codes.
 #include <fstream>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -14,21 +16,61 @@ namespace penstock {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-TEST(ProgramsTest, EveryCommandExplainsItself) {
-  const std::vector<std::vector<std::string>> commands = {
-      {"penstock", "serve"},         {"penstock", "check-config"}, {"penstock", "routers"},     {"penstock", "routers", "init"},
-      {"penstock", "demo-model"},    {"penstock", "bench"},        {"penstock-cli", "generate"}, {"penstock-cli", "chat"},    {"penstock-cli", "score"},
-      {"penstock-cli", "routers"},   {"penstock-bench"}};
-  for (const std::vector<std::string>& command : commands) {
-    std::vector<std::string> arguments(command.begin() + 1, command.end());
-    arguments.push_back("--help");
-    const ProgramResult result = RunProgram(command[0], arguments);
-    EXPECT_EQ(result.exit_code, 0) << command.back();
-    EXPECT_THAT(result.output, HasSubstr("xample")) << command.back();
+// Of every command and its subcommands, as the help of the one above lists them: "penstock routers init" → its help.
+void CollectHelp(const std::string& command, std::map<std::string, std::string>* pages) {
+  std::vector<std::string> arguments = absl::StrSplit(command, ' ');
+  const std::string program = arguments.front();
+  arguments.erase(arguments.begin());
+  arguments.push_back("--help");
+  const ProgramResult result = RunProgram(program, arguments);
+  EXPECT_EQ(result.exit_code, 0) << command;
+  (*pages)[command] = result.output;
+  bool listed = false;
+  for (const std::string& line : std::vector<std::string>(absl::StrSplit(result.output, '\n'))) {
+    if (line == "Subcommands:") {
+      listed = true;
+    } else if (listed && line.size() > 2 && line.starts_with("  ") && line[2] != ' ') {
+      CollectHelp(command + " " + line.substr(2, line.find(' ', 2) - 2), pages);
+    } else if (listed && !line.starts_with("  ")) {
+      listed = false;
+    }
   }
+}
+
+TEST(ProgramsTest, EveryCommandExplainsItselfByExamplesThatUseItsOwnOptions) {
+  std::map<std::string, std::string> pages;
+  for (const char* program : {"penstock", "penstock-cli", "penstock-bench"}) CollectHelp(program, &pages);
+  for (const char* command : {"penstock serve", "penstock check-config", "penstock bench", "penstock routers list", "penstock routers init",
+                              "penstock demo-model", "penstock-cli generate", "penstock-cli chat", "penstock-cli score",
+                              "penstock-cli routers list"}) {
+    EXPECT_TRUE(pages.contains(command)) << command;
+  }
+  int options = 0;
+  for (const auto& [command, page] : pages) {
+    SCOPED_TRACE(command);
+    int examples = 0;
+    for (const std::string& line : std::vector<std::string>(absl::StrSplit(page, '\n'))) {
+      if (!line.starts_with("  penstock")) continue;
+      ++examples;
+      // The longest command that the example begins with, and those above it, know the options.
+      std::string known;
+      for (const auto& [name, help] : pages) {
+        if (absl::StrCat(line.substr(2), " ").starts_with(name + " ")) known += help;
+      }
+      EXPECT_FALSE(known.empty()) << line;
+      for (const std::string& word : std::vector<std::string>(absl::StrSplit(line, ' '))) {
+        if (!word.starts_with("--")) continue;
+        ++options;
+        EXPECT_THAT(known, ContainsRegex(absl::StrCat(word.substr(0, word.find('=')), "([ ,=]|$)"))) << line;
+      }
+    }
+    EXPECT_GT(examples, 0) << page;
+  }
+  EXPECT_GT(options, 10);
 }
 
 TEST(ProgramsTest, WrongUsageExitsWithTwo) {

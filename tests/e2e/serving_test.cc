@@ -10,11 +10,13 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "clients/cpp/cli/http_get.h"
 #include "clients/cpp/cli/metrics_page.h"
 #include "clients/cpp/client.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 #include "tests/e2e/server_process.h"
 #include "tests/support/temporary_folder.h"
 
@@ -59,6 +61,14 @@ std::unique_ptr<Streamed> Stream(Client* client, const v1::GenerateRequest& requ
       request, {.on_message = [response](const v1::GenerateStreamResponse& message) { client::MergeMessage(message, *response); },
                 .on_done = [](const absl::Status&) {}});
   return streamed;
+}
+
+std::map<std::string, int> RequestsInFlight(Client* client) {
+  const auto list = client->ListRouters();
+  EXPECT_TRUE(list.ok()) << list.status();
+  std::map<std::string, int> counts;
+  for (const v1::RouterDescription& router : list->routers()) counts[router.name()] = router.requests_in_flight();
+  return counts;
 }
 
 // Token ids and log-probabilities, to the bit.
@@ -144,6 +154,8 @@ TEST(ServingTest, SwappingARouterTouchesNoRequestInFlight) {
   const auto before = client->Generate(Request("swap", kind, 150));
   ASSERT_TRUE(before.ok());
   const auto running = Stream(client.get(), Request("swap", kind, 150));
+  while (RequestsInFlight(client.get())[kind] == 0) {
+  }
   v1::LoadRouterRequest load;
   load.set_name(kind);
   load.set_path(other);
@@ -151,6 +163,7 @@ TEST(ServingTest, SwappingARouterTouchesNoRequestInFlight) {
   load.set_replace(true);
   const auto swapped = client->LoadRouter(load);
   ASSERT_TRUE(swapped.ok()) << swapped.status();
+  EXPECT_EQ(swapped->router().requests_in_flight(), 0) << "those of the replaced package are not its own";
   EXPECT_EQ(swapped->replaced_fingerprint(), before->assignment().package_fingerprint());
   ASSERT_TRUE(running->call->Wait().ok());
   EXPECT_EQ(Exactly(running->response), Exactly(*before));
@@ -228,6 +241,94 @@ TEST(ServingTest, ReloadAppliesTenantsAndKeepsTheOldStateOnABadFile) {
   ASSERT_TRUE(server.WaitForLog(" reload failed"));
   EXPECT_TRUE(acme->Generate(Request("x", "", 2)).ok());
   EXPECT_EQ(Metrics(server, "/metrics").Sum("penstock_config_last_reload_successful"), 0);
+}
+
+TEST(ServingTest, ReloadMovesTheQueuesBoundAndSaysWhatGrpcKeeps) {
+  const auto config = [](int max_queue, const std::string& more) {
+    std::string text = TinyModel::Get().Config();
+    const std::string limits = "limits: {";
+    return text.insert(text.find(limits) + limits.size(), absl::StrCat("max_queue: ", max_queue, ", ", more));
+  };
+  ServerProcess server(config(64, ""), {"--set", "engine.max_batch=1"});
+  const auto client = server.Connect();
+  v1::GenerateRequest many = Request("queue", "", 2);
+  many.mutable_sampling()->set_n(16);
+  EXPECT_TRUE(client->Generate(many).ok());
+  WriteFile(server.config_file(), config(4, "max_message_bytes: 1KiB, max_header_bytes: 2KiB, "));
+  server.Signal(SIGHUP);
+  ASSERT_TRUE(server.WaitForLog(" reloaded "));
+  EXPECT_THAT(server.log(), HasSubstr("limits.max_queue: changed from 64 to 4\""));
+  EXPECT_THAT(server.log(), HasSubstr("limits.max_message_bytes: changed from 4MiB to 1KiB, takes effect at restart"));
+  EXPECT_THAT(server.log(), HasSubstr("limits.max_header_bytes: changed from 16KiB to 2KiB, takes effect at restart"));
+  const absl::Status refused = client->Generate(many).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("limits.max_queue is 4"));
+  v1::TokenizeRequest long_text;
+  long_text.set_text(std::string(2000, 'x'));
+  EXPECT_TRUE(client->Tokenize(long_text).ok()) << "the old bound on messages stays until a restart";
+}
+
+TEST(ServingTest, ReloadBringsBackWhatTheFileHasOrChangesNothing) {
+  const TinyModel& model = TinyModel::Get();
+  ServerProcess server(model.Config(), {"--set", absl::StrCat("routers.max_loaded=", model.kinds().size())});
+  const auto client = server.Connect();
+  const std::string kind = model.kinds().back();
+  ASSERT_NE(kind, "linear");
+  ASSERT_TRUE(client->UnloadRouter(kind).ok());
+  v1::LoadRouterRequest load;
+  load.set_name("operators-own");
+  load.set_path(kind);
+  ASSERT_TRUE(client->LoadRouter(load).ok());
+  server.Signal(SIGHUP);
+  ASSERT_TRUE(server.WaitForLog(" reload failed"));
+  EXPECT_THAT(server.log(), HasSubstr(absl::StrCat("routers.max_loaded is ", model.kinds().size())));
+  EXPECT_FALSE(RequestsInFlight(client.get()).contains(kind));
+  ASSERT_TRUE(client->UnloadRouter("operators-own").ok());
+  server.Signal(SIGHUP);
+  ASSERT_TRUE(server.WaitForLog(" reloaded "));
+  EXPECT_TRUE(client->Generate(Request("x", kind, 2)).ok());
+}
+
+TEST(ServingTest, LogsOneLineForEachRequestAndPromptsOnlyWhenAsked) {
+  const auto config = [](const char* log) { return TinyModel::Get().Config(absl::StrCat("log: {", log, "}\n")); };
+  ServerProcess server(config("format: text"));
+  const auto client = server.Connect();
+  const auto reload = [&](const char* log) {
+    WriteFile(server.config_file(), config(log));
+    server.Signal(SIGHUP);
+  };
+  reload("format: json");
+  ASSERT_TRUE(server.WaitForLog("\"reloaded\""));
+  const auto ask = [&](const std::string& id, int tokens) {
+    v1::GenerateRequest request = Request("a secret prompt", "", tokens);
+    request.set_request_id(id);
+    return client->Generate(request).status();
+  };
+  EXPECT_TRUE(ask("first", 3).ok());
+  EXPECT_FALSE(ask("refused", 100000).ok());
+  ASSERT_TRUE(server.WaitForLog("stopping.max_new_tokens"));
+  EXPECT_THAT(server.log(), Not(HasSubstr("secret")));
+  reload("format: json, prompts: true");
+  ASSERT_TRUE(server.WaitForLog("log.prompts: changed from false to true"));
+  EXPECT_TRUE(ask("second", 3).ok());
+  ASSERT_TRUE(server.WaitForLog("a secret prompt"));
+
+  std::map<std::string, int> lines;
+  const std::string log = server.log();
+  for (const std::string& text : std::vector<std::string>(absl::StrSplit(log.substr(log.find('{')), '\n', absl::SkipEmpty()))) {
+    const nlohmann::json line = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    ASSERT_TRUE(line.is_object()) << text;
+    if (line["message"] == "request refused") ++lines["refused"];
+    if (line["message"] != "request") continue;
+    ++lines[line["request_id"]];
+    EXPECT_EQ(line["router"], "linear");
+    EXPECT_EQ(line["reason"], "default");
+    EXPECT_EQ(line["code"], "OK");
+    EXPECT_EQ(line["finish"], "length");
+    EXPECT_EQ(line["completion_tokens"], 3);
+    EXPECT_GT(line["total_seconds"], 0);
+  }
+  EXPECT_EQ(lines, (std::map<std::string, int>{{"first", 1}, {"refused", 1}, {"second", 1}}));
 }
 
 TEST(ServingTest, SigtermLetsRequestsFinish) {
