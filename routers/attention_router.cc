@@ -12,7 +12,8 @@ namespace {
 
 class AttentionRouter final : public LogitRouter {
  public:
-  AttentionRouter(RouterSpec spec, std::vector<RouterTensors> layers, const RouterOptions& options)
+  AttentionRouter(RouterSpec spec, const std::vector<RouterTensors>& layers,
+                  const RouterOptions& options)
       : LogitRouter(std::move(spec)),
         query_(Prepared(layers, "W_q", options)),
         keys_(Prepared(layers, "K", options)) {}

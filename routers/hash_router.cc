@@ -3,8 +3,8 @@
 // that the checkpoint's gate gave to its choice on average.
 #include <algorithm>
 #include <numeric>
-#include <set>
 #include <optional>
+#include <set>
 #include <utility>
 
 #include "ATen/TensorOperators.h"
@@ -21,7 +21,8 @@ namespace {
 
 class HashRouter final : public Router {
  public:
-  HashRouter(RouterSpec spec, std::vector<RouterTensors> layers, const RouterOptions& options)
+  HashRouter(RouterSpec spec, const std::vector<RouterTensors>& layers,
+             const RouterOptions& options)
       : spec_(std::move(spec)),
         table_(Prepared(layers, "table", options, at::kInt)),
         c_(Prepared(layers, "c", options)) {

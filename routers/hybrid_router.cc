@@ -15,7 +15,8 @@ namespace {
 
 class HybridRouter final : public LogitRouter {
  public:
-  HybridRouter(RouterSpec spec, std::vector<RouterTensors> layers, const RouterOptions& options)
+  HybridRouter(RouterSpec spec, const std::vector<RouterTensors>& layers,
+               const RouterOptions& options)
       : LogitRouter(std::move(spec)),
         dtype_(options.dtype),
         w_(Prepared(layers, "W", options)),
@@ -57,11 +58,11 @@ class HybridRouter final : public LogitRouter {
 
  private:
   at::ScalarType dtype_;
-  std::vector<at::Tensor> w_;      // [E, d] per layer
-  std::vector<at::Tensor> query_;  // [a, d]
-  std::vector<at::Tensor> keys_;   // [H, E, a/H]
-  std::vector<at::Tensor> mix_;    // [1]
-  std::vector<at::Tensor> scale_;  // [1]
+  std::vector<at::Tensor> w_;       // [E, d] per layer
+  std::vector<at::Tensor> query_;   // [a, d]
+  std::vector<at::Tensor> keys_;    // [H, E, a/H]
+  std::vector<at::Tensor> mix_;     // [1]
+  std::vector<at::Tensor> scale_;   // [1]
   std::vector<float> gate_share_;   // per layer: α
   std::vector<float> heads_share_;  // per layer: (1 − α) · s
 };

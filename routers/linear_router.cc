@@ -12,7 +12,8 @@ namespace {
 
 class LinearRouter final : public LogitRouter {
  public:
-  LinearRouter(RouterSpec spec, std::vector<RouterTensors> layers, const RouterOptions& options)
+  LinearRouter(RouterSpec spec, const std::vector<RouterTensors>& layers,
+               const RouterOptions& options)
       : LogitRouter(std::move(spec)), dtype_(options.dtype), w_(Prepared(layers, "W", options)) {
     for (at::Tensor& w : w_) w = RoundTo(w, dtype_);
     if (options.device.is_cpu() || dtype_ != at::kBFloat16) return;

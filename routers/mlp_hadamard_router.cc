@@ -14,7 +14,7 @@ namespace {
 
 class MlpHadamardRouter final : public LogitRouter {
  public:
-  MlpHadamardRouter(RouterSpec spec, std::vector<RouterTensors> layers,
+  MlpHadamardRouter(RouterSpec spec, const std::vector<RouterTensors>& layers,
                     const RouterOptions& options)
       : LogitRouter(std::move(spec)),
         dtype_(options.dtype),

@@ -13,7 +13,7 @@ namespace {
 
 class MlpRouter final : public LogitRouter {
  public:
-  MlpRouter(RouterSpec spec, std::vector<RouterTensors> layers, const RouterOptions& options)
+  MlpRouter(RouterSpec spec, const std::vector<RouterTensors>& layers, const RouterOptions& options)
       : LogitRouter(std::move(spec)),
         gelu_(GeluFormOf(this->spec().Word("gelu"))),
         w1_(Prepared(layers, "W1", options)),

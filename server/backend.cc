@@ -37,9 +37,10 @@ std::int64_t AvailableMemory() {
   return std::int64_t{4} << 30;
 }
 
-absl::StatusOr<std::int64_t> BlocksOfKvCache(const BackendOptions& options, std::int64_t block_bytes,
-                                             int max_context) {
-  const std::int64_t blocks_of_context = (max_context + options.block_tokens - 1) / options.block_tokens;
+absl::StatusOr<std::int64_t> BlocksOfKvCache(const BackendOptions& options,
+                                             std::int64_t block_bytes, int max_context) {
+  const std::int64_t blocks_of_context =
+      (max_context + options.block_tokens - 1) / options.block_tokens;
   const std::int64_t wanted = blocks_of_context * options.max_batch;
   const std::int64_t bytes =
       options.kv_bytes ? *options.kv_bytes : std::min(wanted * block_bytes, AvailableMemory() / 4);
@@ -72,12 +73,14 @@ absl::StatusOr<TextModel> LoadText(const std::string& folder, std::int64_t vocab
   const std::string file = folder + "/tokenizer.json";
   PENSTOCK_ASSIGN_OR_RETURN(text.tokenizer, Tokenizer::Load(file));
   if (text.tokenizer->VocabSize() > vocab_size) {
-    return absl::InvalidArgumentError(absl::StrCat(file, ": got ", text.tokenizer->VocabSize(), " tokens, want at most ",
-                                                   vocab_size, ", the vocab_size of config.json"));
+    return absl::InvalidArgumentError(absl::StrCat(file, ": got ", text.tokenizer->VocabSize(),
+                                                   " tokens, want at most ", vocab_size,
+                                                   ", the vocab_size of config.json"));
   }
   PENSTOCK_ASSIGN_OR_RETURN(ChatTemplate chat, ChatTemplate::Load(folder));
   text.chat = std::make_shared<const ChatTemplate>(std::move(chat));
-  for (const std::int64_t id : generation.eos_token_ids) text.eos_token_ids.push_back(static_cast<TokenId>(id));
+  for (const std::int64_t id : generation.eos_token_ids)
+    text.eos_token_ids.push_back(static_cast<TokenId>(id));
   SamplingOptions& sampling = text.default_sampling;
   sampling.temperature = generation.temperature;
   if (generation.do_sample == false) sampling.temperature = 0;
@@ -95,9 +98,10 @@ struct RouterPlace {
   bool on_gpu = false;
 };
 
-absl::StatusOr<LoadedRouter> Load(const std::string& name, const std::string& path, const RouterPackage& package,
-                                  const RouterPlace& place) {
-  PENSTOCK_ASSIGN_OR_RETURN(std::shared_ptr<const Router> router, MakeRouter(package, place.model, place.options));
+absl::StatusOr<LoadedRouter> Load(const std::string& name, const std::string& path,
+                                  const RouterPackage& package, const RouterPlace& place) {
+  PENSTOCK_ASSIGN_OR_RETURN(std::shared_ptr<const Router> router,
+                            MakeRouter(package, place.model, place.options));
   if (place.on_gpu) PENSTOCK_RETURN_IF_ERROR(CheckCudaRouter(*router));
   return LoadedRouter{.name = name,
                       .fingerprint = PackageFingerprint(package),
@@ -111,8 +115,8 @@ CudaModelOptions CudaOptions(const BackendOptions& options, const ModelConfig& c
           .block_tokens = options.block_tokens,
           .max_batch = options.max_batch,
           .max_step_rows = options.prefill_chunk + options.max_batch,
-          .max_context =
-              static_cast<int>(std::min<std::int64_t>(options.max_context, config.max_position_embeddings)),
+          .max_context = static_cast<int>(
+              std::min<std::int64_t>(options.max_context, config.max_position_embeddings)),
           .kv_bytes = options.kv_bytes,
           .telemetry = options.telemetry,
           .progress = options.progress};
@@ -125,14 +129,15 @@ absl::StatusOr<bool> OnGpu(const BackendOptions& options, const ModelConfig& con
   if (status.ok()) status = CheckCudaModel(config, options.dtype, CudaOptions(options, config));
   if (status.ok()) return true;
   if (options.device == "cuda") {
-    return absl::Status(status.code(), absl::StrCat("model.device: got cuda, but ", status.message()));
+    return absl::Status(status.code(),
+                        absl::StrCat("model.device: got cuda, but ", status.message()));
   }
   Log(LogLevel::kInfo, "the model runs on the CPU", {{"reason", std::string(status.message())}});
   return false;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> MakeReferenceModel(const std::shared_ptr<const Checkpoint>& checkpoint,
-                                                          const BackendOptions& options) {
+absl::StatusOr<std::unique_ptr<Model>> MakeReferenceModel(
+    const std::shared_ptr<const Checkpoint>& checkpoint, const BackendOptions& options) {
   const std::int64_t longest =
       std::min<std::int64_t>(options.max_context, checkpoint->config().max_position_embeddings);
   ReferenceModelOptions model{.name = {},
@@ -140,8 +145,10 @@ absl::StatusOr<std::unique_ptr<Model>> MakeReferenceModel(const std::shared_ptr<
                               .block_tokens = options.block_tokens,
                               .num_blocks = 1,
                               .max_context = static_cast<int>(longest)};
-  PENSTOCK_ASSIGN_OR_RETURN(const std::int64_t block_bytes, ReferenceKvBlockBytes(*checkpoint, model));
-  PENSTOCK_ASSIGN_OR_RETURN(model.num_blocks, BlocksOfKvCache(options, block_bytes, model.max_context));
+  PENSTOCK_ASSIGN_OR_RETURN(const std::int64_t block_bytes,
+                            ReferenceKvBlockBytes(*checkpoint, model));
+  PENSTOCK_ASSIGN_OR_RETURN(model.num_blocks,
+                            BlocksOfKvCache(options, block_bytes, model.max_context));
   return CreateReferenceModel(checkpoint, model);
 }
 
@@ -162,7 +169,8 @@ absl::StatusOr<DummyGates> MakeDummyGates(const ModelConfig& config, std::uint64
                               .shape = {config.experts, config.hidden_size}};
     gates.values[i].resize(static_cast<std::size_t>(2 * config.experts * config.hidden_size));
     RandomWeights(seed, layout.name).Fill(ScaleOf(layout), DType::kBF16, 0, gates.values[i]);
-    named.push_back({layout.name, {.dtype = DType::kBF16, .shape = layout.shape, .bytes = gates.values[i]}});
+    named.push_back(
+        {layout.name, {.dtype = DType::kBF16, .shape = layout.shape, .bytes = gates.values[i]}});
     gates.base.gates.push_back(named.back().weight);
   }
   gates.base.shape = {.d = config.hidden_size,
@@ -171,34 +179,40 @@ absl::StatusOr<DummyGates> MakeDummyGates(const ModelConfig& config, std::uint64
                       .layers = layers,
                       .vocab_size = config.vocab_size,
                       .norm_topk_prob = config.norm_topk_prob};
-  PENSTOCK_ASSIGN_OR_RETURN(gates.base.fingerprint, BaseFingerprint(gates.base.shape, config.layers, named));
+  PENSTOCK_ASSIGN_OR_RETURN(gates.base.fingerprint,
+                            BaseFingerprint(gates.base.shape, config.layers, named));
   return gates;
 }
 
 // The checkpoint's own gates as a router, and the loader of all others.
 // `kept` keeps the values of base.gates.
-absl::Status MakeRouters(const BackendOptions& options, const RouterBase& base, std::shared_ptr<const void> kept,
-                         bool on_gpu, Backend& backend) {
+absl::Status MakeRouters(const BackendOptions& options, const RouterBase& base,
+                         std::shared_ptr<const void> kept, bool on_gpu, Backend& backend) {
   RouterPlace place{.model = {.shape = base.shape, .base_fingerprint = base.fingerprint},
                     .options = {.dtype = ScalarTypeOf(backend.model->spec().dtype),
                                 .device = on_gpu ? at::kCUDA : at::kCPU},
                     .on_gpu = on_gpu};
-  PENSTOCK_ASSIGN_OR_RETURN(const RouterPackage own, CheckpointRouterPackage(place.model, base.gates));
-  PENSTOCK_ASSIGN_OR_RETURN(LoadedRouter own_router, Load(std::string(kCheckpointRouter), "", own, place));
+  PENSTOCK_ASSIGN_OR_RETURN(const RouterPackage own,
+                            CheckpointRouterPackage(place.model, base.gates));
+  PENSTOCK_ASSIGN_OR_RETURN(LoadedRouter own_router,
+                            Load(std::string(kCheckpointRouter), "", own, place));
   backend.own_router = std::make_shared<const LoadedRouter>(std::move(own_router));
   backend.allow_other_base = std::make_shared<std::atomic<bool>>(options.allow_other_base);
   backend.load_router = [place, root = options.routers_root, allowed = backend.allow_other_base](
-                            const std::string& name, const std::string& path) -> absl::StatusOr<LoadedRouter> {
+                            const std::string& name,
+                            const std::string& path) -> absl::StatusOr<LoadedRouter> {
     RouterPlace here = place;
     here.model.allow_other_base = *allowed;
     PENSTOCK_ASSIGN_OR_RETURN(const std::string folder, ResolvePackagePath(root, path));
-    PENSTOCK_ASSIGN_OR_RETURN(const RouterPackage package,
-                              LoadRouterPackage(folder, RouterRegistry::Global().catalogue(), here.model));
+    PENSTOCK_ASSIGN_OR_RETURN(
+        const RouterPackage package,
+        LoadRouterPackage(folder, RouterRegistry::Global().catalogue(), here.model));
     return Load(name, path, package, here);
   };
-  backend.make_untrained = [place, gates = base.gates,
-                            kept = std::move(kept)](const std::string& name) -> absl::StatusOr<LoadedRouter> {
-    PENSTOCK_ASSIGN_OR_RETURN(const RouterKind* kind, RouterRegistry::Global().catalogue().Find(name));
+  backend.make_untrained = [place, gates = base.gates, kept = std::move(kept)](
+                               const std::string& name) -> absl::StatusOr<LoadedRouter> {
+    PENSTOCK_ASSIGN_OR_RETURN(const RouterKind* kind,
+                              RouterRegistry::Global().catalogue().Find(name));
     RouterStart start;
     start.model = place.model;
     start.gates = gates;
@@ -217,15 +231,17 @@ absl::StatusOr<Backend> LoadDummy(const BackendOptions& options) {
   PENSTOCK_ASSIGN_OR_RETURN(const bool on_gpu, OnGpu(options, config));
   if (!on_gpu) {
     return absl::InvalidArgumentError(
-        "model.load_format: got dummy, want safetensors: dummy weights are made on a GPU (`penstock demo-model "
+        "model.load_format: got dummy, want safetensors: dummy weights are made on a GPU "
+        "(`penstock demo-model "
         "--random` writes a random checkpoint)");
   }
   Backend backend;
   if (options.text) {
-    PENSTOCK_ASSIGN_OR_RETURN(backend.text,
-                              LoadText(options.model_path, config.vocab_size, DefaultGenerationConfig(config)));
+    PENSTOCK_ASSIGN_OR_RETURN(backend.text, LoadText(options.model_path, config.vocab_size,
+                                                     DefaultGenerationConfig(config)));
   }
-  PENSTOCK_ASSIGN_OR_RETURN(backend.model, CreateDummyCudaModel(config, CudaOptions(options, config)));
+  PENSTOCK_ASSIGN_OR_RETURN(backend.model,
+                            CreateDummyCudaModel(config, CudaOptions(options, config)));
   PENSTOCK_ASSIGN_OR_RETURN(DummyGates made, MakeDummyGates(config, /*seed=*/0));
   const auto gates = std::make_shared<const DummyGates>(std::move(made));
   PENSTOCK_RETURN_IF_ERROR(MakeRouters(options, gates->base, gates, on_gpu, backend));
@@ -242,7 +258,8 @@ absl::StatusOr<std::string> ResolvePackagePath(const std::string& root, const st
   }
   std::error_code error;
   const fs::path base = fs::canonical(root, error);
-  if (error) return absl::NotFoundError(absl::StrCat("routers.root: ", root, ": ", error.message()));
+  if (error)
+    return absl::NotFoundError(absl::StrCat("routers.root: ", root, ": ", error.message()));
   const std::string wanted = "a folder inside routers.root, as a relative path";
   if (fs::path(path).is_absolute()) return InvalidField("path", path, wanted);
   const fs::path resolved = fs::canonical(base / path, error);
@@ -268,17 +285,19 @@ absl::StatusOr<Backend> LoadBackend(const BackendOptions& options) {
   if (options.dummy_weights) {
     return LoadDummy(options);
   }
-  PENSTOCK_ASSIGN_OR_RETURN(const std::shared_ptr<const Checkpoint> checkpoint,
-                            Checkpoint::Open(options.model_path, {.threads = 0, .progress = options.progress}));
+  PENSTOCK_ASSIGN_OR_RETURN(
+      const std::shared_ptr<const Checkpoint> checkpoint,
+      Checkpoint::Open(options.model_path, {.threads = 0, .progress = options.progress}));
   Backend backend;
   if (options.text) {
-    PENSTOCK_ASSIGN_OR_RETURN(backend.text, LoadText(checkpoint->folder(), checkpoint->config().vocab_size,
-                                                     checkpoint->generation()));
+    PENSTOCK_ASSIGN_OR_RETURN(
+        backend.text,
+        LoadText(checkpoint->folder(), checkpoint->config().vocab_size, checkpoint->generation()));
   }
   PENSTOCK_ASSIGN_OR_RETURN(const bool on_gpu, OnGpu(options, checkpoint->config()));
   if (on_gpu) {
-    PENSTOCK_ASSIGN_OR_RETURN(backend.model,
-                              CreateCudaModel(*checkpoint, CudaOptions(options, checkpoint->config())));
+    PENSTOCK_ASSIGN_OR_RETURN(
+        backend.model, CreateCudaModel(*checkpoint, CudaOptions(options, checkpoint->config())));
   } else {
     PENSTOCK_ASSIGN_OR_RETURN(backend.model, MakeReferenceModel(checkpoint, options));
   }

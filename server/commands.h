@@ -1,4 +1,5 @@
-// The subcommands of `penstock`, one source each. Each adds itself to the command line; what it returns is the exit code.
+// The subcommands of `penstock`, one source each. Each adds itself to the command line; what it
+// returns is the exit code.
 #pragma once
 
 #include "CLI/CLI.hpp"

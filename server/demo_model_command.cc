@@ -57,9 +57,9 @@ absl::Status WriteRouters(const DemoModelFlags& flags) {
 int WriteDemo(const DemoModelFlags& flags) {
   {
     ProgressBar bar("converting");
-    const absl::Status status = WriteDemoModel(flags.gguf, flags.folder, [&bar](std::int64_t done, std::int64_t total) {
-      bar.Update(done, total);
-    });
+    const absl::Status status =
+        WriteDemoModel(flags.gguf, flags.folder,
+                       [&bar](std::int64_t done, std::int64_t total) { bar.Update(done, total); });
     if (!status.ok()) return Fail(status);
   }
   std::cout << "model: " << flags.folder << "\n";
@@ -72,17 +72,19 @@ int WriteRandom(const DemoModelFlags& flags) {
   options.layout = flags.layout == "fused" ? ExpertLayout::kFused : ExpertLayout::kPerExpert;
   options.max_shard_bytes = flags.max_shard_bytes;
   ProgressBar bar("writing");
-  const absl::Status status =
-      WriteRandomCheckpoint(flags.config, flags.seed, flags.folder, options,
-                            [&bar](std::int64_t done, std::int64_t total) { bar.Update(done, total); });
+  const absl::Status status = WriteRandomCheckpoint(
+      flags.config, flags.seed, flags.folder, options,
+      [&bar](std::int64_t done, std::int64_t total) { bar.Update(done, total); });
   if (!status.ok()) return Fail(status);
   std::cout << "model: " << flags.folder << "\n";
   return kExitOk;
 }
 
 int Run(const DemoModelFlags& flags) {
-  if (flags.random == !flags.gguf.empty()) return Usage("want either --gguf FILE or --random --config FILE");
-  if (flags.random && flags.config.empty()) return Usage("--random needs --config FILE, a config.json");
+  if (flags.random == !flags.gguf.empty())
+    return Usage("want either --gguf FILE or --random --config FILE");
+  if (flags.random && flags.config.empty())
+    return Usage("--random needs --config FILE, a config.json");
   if (!flags.random && !flags.config.empty()) return Usage("--config goes with --random");
   return flags.random ? WriteRandom(flags) : WriteDemo(flags);
 }
@@ -90,17 +92,23 @@ int Run(const DemoModelFlags& flags) {
 }  // namespace
 
 void AddDemoModelCommand(CLI::App* app, int* exit_code) {
-  CLI::App* command = app->add_subcommand("demo-model", "write a small checkpoint with its routers, or a random one");
+  CLI::App* command = app->add_subcommand(
+      "demo-model", "write a small checkpoint with its routers, or a random one");
   const auto flags = std::make_shared<DemoModelFlags>();
   command->add_option("DIR", flags->folder, "new or empty folder")->required();
-  command->add_option("--gguf", flags->gguf, "SmolLM2-135M-Instruct as GGUF, of which the model is made");
+  command->add_option("--gguf", flags->gguf,
+                      "SmolLM2-135M-Instruct as GGUF, of which the model is made");
   command->add_flag("--random", flags->random, "seeded random weights of any size instead");
-  command->add_option("--config", flags->config, "with --random: the config.json whose shape the weights have");
-  command->add_option("--seed", flags->seed, "of random gates, routers and weights")->capture_default_str();
+  command->add_option("--config", flags->config,
+                      "with --random: the config.json whose shape the weights have");
+  command->add_option("--seed", flags->seed, "of random gates, routers and weights")
+      ->capture_default_str();
   command->add_option("--layout", flags->layout, "with --random: of the experts' tensors")
       ->check(CLI::IsMember({"per-expert", "fused"}))
       ->capture_default_str();
-  command->add_option("--max-shard-bytes", flags->max_shard_bytes, "with --random: of one file; 0: a single file")
+  command
+      ->add_option("--max-shard-bytes", flags->max_shard_bytes,
+                   "with --random: of one file; 0: a single file")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   command->footer(

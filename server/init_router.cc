@@ -13,12 +13,16 @@
 namespace penstock {
 namespace {
 
-absl::StatusOr<std::vector<std::int64_t>> CountTokens(const Checkpoint& checkpoint, const std::string& text_file) {
+absl::StatusOr<std::vector<std::int64_t>> CountTokens(const Checkpoint& checkpoint,
+                                                      const std::string& text_file) {
   std::ifstream file(text_file, std::ios::binary);
   std::ostringstream text;
-  if (!file || !(text << file.rdbuf())) return absl::NotFoundError(absl::StrCat(text_file, ": cannot be read, or is empty"));
-  PENSTOCK_ASSIGN_OR_RETURN(const auto tokenizer, Tokenizer::Load(checkpoint.folder() + "/tokenizer.json"));
-  PENSTOCK_ASSIGN_OR_RETURN(const std::vector<std::int32_t> ids, tokenizer->Encode(text.str(), /*parse_special=*/false));
+  if (!file || !(text << file.rdbuf()))
+    return absl::NotFoundError(absl::StrCat(text_file, ": cannot be read, or is empty"));
+  PENSTOCK_ASSIGN_OR_RETURN(const auto tokenizer,
+                            Tokenizer::Load(checkpoint.folder() + "/tokenizer.json"));
+  PENSTOCK_ASSIGN_OR_RETURN(const std::vector<std::int32_t> ids,
+                            tokenizer->Encode(text.str(), /*parse_special=*/false));
   std::vector<std::int64_t> counts(checkpoint.config().vocab_size, 0);
   for (const std::int32_t id : ids) ++counts[id];
   return counts;
@@ -26,7 +30,8 @@ absl::StatusOr<std::vector<std::int64_t>> CountTokens(const Checkpoint& checkpoi
 
 }  // namespace
 
-absl::StatusOr<RouterPackage> WriteUntrainedRouter(const Checkpoint& checkpoint, const InitRouterOptions& options) {
+absl::StatusOr<RouterPackage> WriteUntrainedRouter(const Checkpoint& checkpoint,
+                                                   const InitRouterOptions& options) {
   PENSTOCK_ASSIGN_OR_RETURN(const RouterKind* kind, RouterKinds().Find(options.kind));
   PENSTOCK_ASSIGN_OR_RETURN(RouterBase base, RouterBaseOf(checkpoint));
   RouterStart start;

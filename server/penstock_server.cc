@@ -42,7 +42,8 @@ std::vector<std::string> TenantNames(const v1::ServerConfig& config) {
 }
 
 void SetUpLog(const v1::ServerConfig& config) {
-  SetLogFormat(config.log().format() == v1::LogConfig::FORMAT_JSON ? LogFormat::kJson : LogFormat::kText);
+  SetLogFormat(config.log().format() == v1::LogConfig::FORMAT_JSON ? LogFormat::kJson
+                                                                   : LogFormat::kText);
 }
 
 class Server final : public PenstockServer {
@@ -70,8 +71,9 @@ class Server final : public PenstockServer {
     PENSTOCK_RETURN_IF_ERROR(MakeRouters(backend));
     PENSTOCK_RETURN_IF_ERROR(MakeEngine(std::move(backend.model)));
     allow_other_base_ = backend.allow_other_base;
-    frontend_ = Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
-                                 PolicyOfConfig(config_, spec.name, spec.max_context), telemetry_.get());
+    frontend_ =
+        Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
+                         PolicyOfConfig(config_, spec.name, spec.max_context), telemetry_.get());
     frontend_->SetPolicy(PolicyOfConfig(config_, spec.name, spec.max_context));
     PENSTOCK_RETURN_IF_ERROR(StartRpc(spec));
     engine_->Start();
@@ -86,7 +88,8 @@ class Server final : public PenstockServer {
          {"kv_tokens", spec.num_blocks * spec.block_tokens},
          {"routers", static_cast<std::int64_t>(routers_->List().size())},
          {"grpc", Endpoint{grpc.address, rpc_->port()}.ToString()},
-         {"ops", Endpoint{ParseEndpoint(config_.listen().ops())->address, ops_->port()}.ToString()}});
+         {"ops",
+          Endpoint{ParseEndpoint(config_.listen().ops())->address, ops_->port()}.ToString()}});
     return absl::OkStatus();
   }
 
@@ -103,7 +106,8 @@ class Server final : public PenstockServer {
     ready_ = false;
     rpc_->BeginDrain();
     Log(LogLevel::kInfo, "draining",
-        {{"requests", std::int64_t{frontend_->live()}}, {"timeout_seconds", absl::ToDoubleSeconds(timeout)}});
+        {{"requests", std::int64_t{frontend_->live()}},
+         {"timeout_seconds", absl::ToDoubleSeconds(timeout)}});
     rpc_->Shutdown(timeout);
     std::lock_guard<std::mutex> lock(stopping_);
     if (std::exchange(stopped_, true)) return;
@@ -128,10 +132,14 @@ class Server final : public PenstockServer {
     options.max_header_bytes = static_cast<std::size_t>(config_.limits().max_header_bytes());
     OpsSources sources;
     sources.metrics = [this] { return measuring_ ? telemetry_->ServeMetrics() : std::string(); };
-    sources.expert_metrics = [this] { return measuring_ ? telemetry_->ServeExpertMetrics() : std::string(); };
+    sources.expert_metrics = [this] {
+      return measuring_ ? telemetry_->ServeExpertMetrics() : std::string();
+    };
     sources.readiness = [this] {
       if (ready_) return absl::OkStatus();
-      return absl::UnavailableError(lost_ ? "the device is lost" : measuring_ ? "draining" : "loading the model");
+      return absl::UnavailableError(lost_        ? "the device is lost"
+                                    : measuring_ ? "draining"
+                                                 : "loading the model");
     };
     sources.config = [this] {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -145,10 +153,10 @@ class Server final : public PenstockServer {
     ProgressBar bar("loading");
     BackendOptions options;
     options.model_path = config_.model().path();
-    options.dtype = EnumName(
-        *v1::ModelConfig::Dtype_descriptor()->FindValueByNumber(static_cast<int>(config_.model().dtype())));
-    options.device = EnumName(
-        *v1::ModelConfig::Device_descriptor()->FindValueByNumber(static_cast<int>(config_.model().device())));
+    options.dtype = EnumName(*v1::ModelConfig::Dtype_descriptor()->FindValueByNumber(
+        static_cast<int>(config_.model().dtype())));
+    options.device = EnumName(*v1::ModelConfig::Device_descriptor()->FindValueByNumber(
+        static_cast<int>(config_.model().device())));
     options.dummy_weights = config_.model().load_format() == v1::ModelConfig::LOAD_FORMAT_DUMMY;
     options.max_batch = config_.engine().max_batch();
     options.prefill_chunk = config_.engine().prefill_chunk();
@@ -167,7 +175,10 @@ class Server final : public PenstockServer {
     options.top_k = spec.top_k;
     options.layers = spec.sparse_layers;
     options.tenants = TenantNames(config_);
-    options.build = {{"version", kVersion}, {"model", spec.name}, {"backend", spec.backend}, {"dtype", spec.dtype}};
+    options.build = {{"version", kVersion},
+                     {"model", spec.name},
+                     {"backend", spec.backend},
+                     {"dtype", spec.dtype}};
     PENSTOCK_ASSIGN_OR_RETURN(telemetry_, PrometheusTelemetry::Create(std::move(options)));
     measuring_ = true;
     return absl::OkStatus();
@@ -177,15 +188,17 @@ class Server final : public PenstockServer {
     RouterSet::Options options;
     options.loader = backend.load_router;
     options.max_loaded = config_.routers().max_loaded();
-    options.on_change = [this](const std::vector<std::string>& names) { telemetry_->OnRoutersLoaded(names); };
+    options.on_change = [this](const std::vector<std::string>& names) {
+      telemetry_->OnRoutersLoaded(names);
+    };
     options.user_of = [this](const std::string& name) { return UserOf(name); };
     loader_ = backend.load_router;
     routers_ = std::make_unique<RouterSet>(std::move(options), backend.own_router);
     for (const v1::RouterEntry& entry : config_.routers().load()) {
       const auto loaded = routers_->Load(entry.name(), entry.path(), /*replace=*/false);
       if (!loaded.ok()) {
-        return absl::Status(loaded.status().code(),
-                            absl::StrCat("routers.load: ", entry.name(), ": ", loaded.status().message()));
+        return absl::Status(loaded.status().code(), absl::StrCat("routers.load: ", entry.name(),
+                                                                 ": ", loaded.status().message()));
       }
     }
     return absl::OkStatus();
@@ -195,7 +208,8 @@ class Server final : public PenstockServer {
     Engine::Options options;
     options.scheduler.max_batch = config_.engine().max_batch();
     options.scheduler.prefill_chunk = config_.engine().prefill_chunk();
-    options.scheduler.token_budget = config_.engine().prefill_chunk() + config_.engine().max_batch();
+    options.scheduler.token_budget =
+        config_.engine().prefill_chunk() + config_.engine().max_batch();
     options.scheduler.max_queue = config_.limits().max_queue();
     options.scheduler.share_cache_across_tenants = config_.cache().share_across_tenants();
     options.on_lost = [this](const absl::Status& status) {
@@ -204,7 +218,8 @@ class Server final : public PenstockServer {
       Log(LogLevel::kError, "the device is lost", {{"status", std::string(status.message())}});
       kill(getpid(), SIGTERM);
     };
-    PENSTOCK_ASSIGN_OR_RETURN(engine_, Engine::Create(std::move(model), std::move(options), telemetry_.get()));
+    PENSTOCK_ASSIGN_OR_RETURN(
+        engine_, Engine::Create(std::move(model), std::move(options), telemetry_.get()));
     return absl::OkStatus();
   }
 
@@ -268,7 +283,8 @@ class Server final : public PenstockServer {
       config_ = reload.effective;
     }
     for (const ConfigChange& change : reload.changes) {
-      Log(change.at_restart ? LogLevel::kWarning : LogLevel::kInfo, "reload", {{"change", change.ToString()}});
+      Log(change.at_restart ? LogLevel::kWarning : LogLevel::kInfo, "reload",
+          {{"change", change.ToString()}});
     }
     Log(LogLevel::kInfo, "reloaded",
         {{"file", config_file_}, {"changes", static_cast<std::int64_t>(reload.changes.size())}});
@@ -282,8 +298,8 @@ class Server final : public PenstockServer {
     return nullptr;
   }
 
-  // Loads what the file has new, and what it had and an operator has unloaded since. Every package is tried, and places are
-  // counted, before the first is taken, so that a bad one changes nothing.
+  // Loads what the file has new, and what it had and an operator has unloaded since. Every package
+  // is tried, and places are counted, before the first is taken, so that a bad one changes nothing.
   absl::Status ReloadRouters(const v1::ServerConfig& running, const v1::ServerConfig& updated) {
     std::vector<v1::RouterEntry> fresh;
     int places = static_cast<int>(routers_->List().size());
@@ -296,12 +312,13 @@ class Server final : public PenstockServer {
       places += loaded ? 0 : 1;
     }
     if (places > updated.routers().max_loaded()) {
-      return absl::ResourceExhaustedError(absl::StrCat("routers.load: the file and what is loaded already need ", places,
-                                                       " places, routers.max_loaded is ",
-                                                       updated.routers().max_loaded()));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("routers.load: the file and what is loaded already need ", places,
+                       " places, routers.max_loaded is ", updated.routers().max_loaded()));
     }
     for (const v1::RouterEntry& entry : fresh) {
-      PENSTOCK_RETURN_IF_ERROR(routers_->Load(entry.name(), entry.path(), /*replace=*/true).status());
+      PENSTOCK_RETURN_IF_ERROR(
+          routers_->Load(entry.name(), entry.path(), /*replace=*/true).status());
     }
     return absl::OkStatus();
   }
@@ -341,8 +358,8 @@ class Server final : public PenstockServer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<PenstockServer>> PenstockServer::Start(const std::string& config_file,
-                                                                      std::vector<std::string> overrides) {
+absl::StatusOr<std::unique_ptr<PenstockServer>> PenstockServer::Start(
+    const std::string& config_file, std::vector<std::string> overrides) {
   PENSTOCK_ASSIGN_OR_RETURN(v1::ServerConfig config, LoadConfig(config_file, OptionsOf(overrides)));
   auto server = std::make_unique<Server>(config_file, std::move(overrides), std::move(config));
   PENSTOCK_RETURN_IF_ERROR(server->Start());

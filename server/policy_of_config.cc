@@ -2,7 +2,8 @@
 
 namespace penstock {
 
-Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name, int max_context) {
+Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name,
+                      int max_context) {
   const v1::LimitsConfig& limits = config.limits();
   Policy policy;
   policy.model_name = model_name;

@@ -9,6 +9,7 @@
 namespace penstock {
 
 // `config` is valid. `max_context`: what the model was loaded for.
-Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name, int max_context);
+Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name,
+                      int max_context);
 
 }  // namespace penstock

@@ -13,7 +13,8 @@ constexpr double kMegabyte = 1e6;
 
 }  // namespace
 
-ProgressBar::ProgressBar(std::string label) : label_(std::move(label)), terminal_(isatty(STDERR_FILENO) != 0) {}
+ProgressBar::ProgressBar(std::string label)
+    : label_(std::move(label)), terminal_(isatty(STDERR_FILENO) != 0) {}
 
 ProgressBar::~ProgressBar() {
   if (drawn_) std::fputc('\n', stderr);
@@ -29,7 +30,8 @@ void ProgressBar::Update(std::int64_t done_bytes, std::int64_t total_bytes) {
   std::string bar(filled, '#');
   bar.resize(kWidth, '.');
   std::fprintf(stderr, "\r%s [%s] %3d%% of %.0f MB", label_.c_str(), bar.c_str(),
-               static_cast<int>(100 * done_bytes / total_bytes), static_cast<double>(total_bytes) / kMegabyte);
+               static_cast<int>(100 * done_bytes / total_bytes),
+               static_cast<double>(total_bytes) / kMegabyte);
   std::fflush(stderr);
 }
 

@@ -7,7 +7,8 @@
 
 namespace penstock {
 
-// Draws on stderr, at most ten times a second, and only if stderr is a terminal. Ended by its destructor.
+// Draws on stderr, at most ten times a second, and only if stderr is a terminal. Ended by its
+// destructor.
 class ProgressBar {
  public:
   explicit ProgressBar(std::string label);

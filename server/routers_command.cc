@@ -34,7 +34,8 @@ int List() {
   for (const RouterKind* kind : RouterKinds().Kinds()) {
     std::cout << absl::StrFormat("%-14s %s\n", kind->name, kind->summary);
     for (const HyperRule& rule : kind->hyper) {
-      std::cout << absl::StrFormat("%14s   %s (%s): %s\n", "", rule.name, HyperRange(rule), rule.summary);
+      std::cout << absl::StrFormat("%14s   %s (%s): %s\n", "", rule.name, HyperRange(rule),
+                                   rule.summary);
     }
   }
   return kExitOk;
@@ -44,8 +45,8 @@ void Describe(const RouterPackage& package) {
   const RouterSpec& spec = package.spec;
   std::cout << "kind          " << spec.name() << "\n"
             << "hyper         " << HyperJson(spec.hyper()) << "\n"
-            << "model         d " << spec.shape().d << ", E " << spec.shape().experts << ", k " << spec.shape().top_k
-            << ", " << spec.shape().layers.size() << " sparse layers\n"
+            << "model         d " << spec.shape().d << ", E " << spec.shape().experts << ", k "
+            << spec.shape().top_k << ", " << spec.shape().layers.size() << " sparse layers\n"
             << "dtype         " << std::string(Name(package.dtype)) << "\n"
             << "parameters    " << spec.ParametersPerLayer() << " a layer\n"
             << "FLOPs         " << spec.FlopsPerToken() << " a token and layer\n"
@@ -105,25 +106,33 @@ int Init(InitFlags flags) {
   if (!checkpoint.ok()) return Fail("init", checkpoint.status());
   const auto package = WriteUntrainedRouter(**checkpoint, flags.options);
   if (!package.ok()) return Fail("init", package.status());
-  std::cout << "router " << flags.options.kind << ": " << flags.options.folder << " " << PackageFingerprint(*package)
-            << "\n";
+  std::cout << "router " << flags.options.kind << ": " << flags.options.folder << " "
+            << PackageFingerprint(*package) << "\n";
   return kExitOk;
 }
 
 void AddInit(CLI::App* routers, int* exit_code) {
   CLI::App* command = routers->add_subcommand("init", "write an untrained package");
   const auto flags = std::make_shared<InitFlags>();
-  command->add_option("KIND", flags->options.kind, "as `penstock routers list` names it")->required();
+  command->add_option("KIND", flags->options.kind, "as `penstock routers list` names it")
+      ->required();
   command->add_option("--model", flags->model, "the checkpoint that the router is for")->required();
-  command->add_option("--out", flags->options.folder, "new or empty folder of the package")->required();
+  command->add_option("--out", flags->options.folder, "new or empty folder of the package")
+      ->required();
   command->add_option("--seed", flags->options.seed, "of the weights")->capture_default_str();
-  command->add_flag("--neutral", flags->options.neutral, "route exactly as the checkpoint's gate, where the kind can");
-  command->add_option("--hyper", flags->hyper, "name=value in place of the kind's own; may be repeated")->take_all();
-  command->add_option("--text", flags->options.text_file, "for kinds that place tokens: a text that counts them");
+  command->add_flag("--neutral", flags->options.neutral,
+                    "route exactly as the checkpoint's gate, where the kind can");
+  command
+      ->add_option("--hyper", flags->hyper,
+                   "name=value in place of the kind's own; may be repeated")
+      ->take_all();
+  command->add_option("--text", flags->options.text_file,
+                      "for kinds that place tokens: a text that counts them");
   command->add_flag("--replace", flags->options.replace, "exchange a package that is there");
   command->footer(
       "Examples:\n"
-      "  penstock routers init mlp --model demo --out routers/mlp-v1 --seed 1 --hyper hidden_width=128\n"
+      "  penstock routers init mlp --model demo --out routers/mlp-v1 --seed 1 --hyper "
+      "hidden_width=128\n"
       "  penstock routers init hybrid --model demo --out routers/neutral --neutral");
   command->callback([flags, exit_code] { *exit_code = Init(*flags); });
 }
@@ -133,7 +142,8 @@ void AddInit(CLI::App* routers, int* exit_code) {
 void AddRoutersCommand(CLI::App* app, int* exit_code) {
   CLI::App* routers = app->add_subcommand("routers", "router kinds and packages");
   routers->require_subcommand(1);
-  routers->footer("Examples:\n  penstock routers list\n  penstock routers inspect routers/mlp-v1 --model demo");
+  routers->footer(
+      "Examples:\n  penstock routers list\n  penstock routers inspect routers/mlp-v1 --model demo");
 
   CLI::App* list = routers->add_subcommand("list", "the kinds and their hyperparameters");
   list->footer("Example:\n  penstock routers list");

@@ -22,8 +22,12 @@ struct ConfigFlags {
   std::vector<std::string> overrides;
 
   void AddTo(CLI::App* command) {
-    command->add_option("--config", file, "the YAML file; proto/penstock/v1/config.proto describes it")->required();
-    command->add_option("--set", overrides, "path=value over the file, e.g. engine.max_batch=64; may be repeated")
+    command
+        ->add_option("--config", file, "the YAML file; proto/penstock/v1/config.proto describes it")
+        ->required();
+    command
+        ->add_option("--set", overrides,
+                     "path=value over the file, e.g. engine.max_batch=64; may be repeated")
         ->take_all()
         ->type_name("PATH=VALUE");
   }
@@ -61,7 +65,8 @@ int WaitForTheEnd(PenstockServer* server, const sigset_t& signals) {
 }
 
 int Serve(const ConfigFlags& flags) {
-  // Blocked before any thread starts, so that all of them inherit it and the loop below alone takes them.
+  // Blocked before any thread starts, so that all of them inherit it and the loop below alone takes
+  // them.
   const sigset_t signals = HandledSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
@@ -75,7 +80,8 @@ int Serve(const ConfigFlags& flags) {
 
 int Check(const ConfigFlags& flags) {
   const ConfigCheck check = CheckConfig(
-      flags.file, {.overrides = flags.overrides, .built_in_routers = {std::string(kCheckpointRouter)}});
+      flags.file,
+      {.overrides = flags.overrides, .built_in_routers = {std::string(kCheckpointRouter)}});
   (check.valid ? std::cout : std::cerr) << check.text;
   return check.valid ? kExitOk : kExitFailure;
 }
@@ -90,15 +96,18 @@ void AddServeCommand(CLI::App* app, int* exit_code) {
       "SIGHUP reloads the file; SIGTERM drains, a second one ends at once.\n\n"
       "Examples:\n"
       "  penstock serve --config penstock.yaml\n"
-      "  penstock serve --config penstock.yaml --set listen.grpc=127.0.0.1:0 --set engine.max_batch=32");
+      "  penstock serve --config penstock.yaml --set listen.grpc=127.0.0.1:0 --set "
+      "engine.max_batch=32");
   command->callback([flags, exit_code] { *exit_code = Serve(*flags); });
 }
 
 void AddCheckConfigCommand(CLI::App* app, int* exit_code) {
-  CLI::App* command = app->add_subcommand("check-config", "print every violation of a configuration file");
+  CLI::App* command =
+      app->add_subcommand("check-config", "print every violation of a configuration file");
   const auto flags = std::make_shared<ConfigFlags>();
   flags->AddTo(command);
-  command->footer("Exits 1 if there is any.\n\nExample:\n  penstock check-config --config penstock.yaml");
+  command->footer(
+      "Exits 1 if there is any.\n\nExample:\n  penstock check-config --config penstock.yaml");
   command->callback([flags, exit_code] { *exit_code = Check(*flags); });
 }
 

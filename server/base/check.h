@@ -1,5 +1,5 @@
-// Checks of invariants. A broken one is our bug: the process prints the condition with its values and dies, so that its
-// supervisor restarts it. Nothing that a client sends may reach one.
+// Checks of invariants. A broken one is our bug: the process prints the condition with its values
+// and dies, so that its supervisor restarts it. Nothing that a client sends may reach one.
 #pragma once
 
 #include <sstream>

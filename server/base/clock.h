@@ -9,7 +9,8 @@ class Clock {
  public:
   virtual ~Clock() = default;
 
-  // The time of day (UTC). May jump when the host's clock is set: for log lines, schedules and wall-clock deadlines.
+  // The time of day (UTC). May jump when the host's clock is set: for log lines, schedules and
+  // wall-clock deadlines.
   virtual absl::Time Now() const = 0;
 
   // Time since an arbitrary, fixed origin; never goes back. For durations, time-outs and windows.

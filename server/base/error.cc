@@ -27,7 +27,8 @@ absl::Status MakeError(absl::StatusCode code, std::string_view message, const Er
 }
 
 absl::Status InvalidField(std::string_view field, std::string_view got, std::string_view want) {
-  const std::string message = std::string(field) + ": got " + std::string(got) + ", want " + std::string(want);
+  const std::string message =
+      std::string(field) + ": got " + std::string(got) + ", want " + std::string(want);
   return MakeError(absl::StatusCode::kInvalidArgument, message,
                    {.reason = "INVALID_FIELD", .field = std::string(field), .retry_after = {}});
 }

@@ -1,6 +1,7 @@
-// Errors that tell a client what to do. They travel as absl::Status; what a status message cannot carry (a stable
-// reason, the offending field, when to come back) travels as payloads, and server/rpc and server/http turn them into
-// google.rpc.ErrorInfo, BadRequest and RetryInfo, or into HTTP bodies and headers.
+// Errors that tell a client what to do. They travel as absl::Status; what a status message cannot
+// carry (a stable reason, the offending field, when to come back) travels as payloads, and
+// server/rpc and server/http turn them into google.rpc.ErrorInfo, BadRequest and RetryInfo, or into
+// HTTP bodies and headers.
 #pragma once
 
 #include <optional>

@@ -53,8 +53,9 @@ std::string TextValue(const LogValue& value) {
 
 std::string FormatText(const std::string& time, LogLevel level, std::string_view message,
                        std::initializer_list<LogField> fields) {
-  std::string line = absl::StrCat(time, " ", Name(level), " ",
-                                  absl::Utf8SafeCEscape(absl::string_view(message.data(), message.size())));
+  std::string line =
+      absl::StrCat(time, " ", Name(level), " ",
+                   absl::Utf8SafeCEscape(absl::string_view(message.data(), message.size())));
   for (const auto& [key, value] : fields) {
     if (IsEmpty(value)) continue;
     absl::StrAppend(&line, " ", std::string(key), "=", TextValue(value));
@@ -75,11 +76,13 @@ std::string FormatJson(const std::string& time, LogLevel level, std::string_view
 }  // namespace
 
 void Log(LogLevel level, std::string_view message, std::initializer_list<LogField> fields) {
-  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+  const std::string time =
+      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   State& state = GetState();
   std::lock_guard<std::mutex> lock(state.mutex);
-  const std::string line = state.format == LogFormat::kText ? FormatText(time, level, message, fields)
-                                                            : FormatJson(time, level, message, fields);
+  const std::string line = state.format == LogFormat::kText
+                               ? FormatText(time, level, message, fields)
+                               : FormatJson(time, level, message, fields);
   if (state.sink) {
     state.sink(line);
   } else {

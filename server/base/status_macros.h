@@ -9,10 +9,10 @@
 #define PENSTOCK_CONCAT_INNER_(a, b) a##b
 #define PENSTOCK_CONCAT_(a, b) PENSTOCK_CONCAT_INNER_(a, b)
 
-#define PENSTOCK_RETURN_IF_ERROR(expression)                                   \
-  do {                                                                         \
-    if (absl::Status penstock_status_ = (expression); !penstock_status_.ok())  \
-      return penstock_status_;                                                 \
+#define PENSTOCK_RETURN_IF_ERROR(expression)                                  \
+  do {                                                                        \
+    if (absl::Status penstock_status_ = (expression); !penstock_status_.ok()) \
+      return penstock_status_;                                                \
   } while (false)
 
 #define PENSTOCK_ASSIGN_OR_RETURN(target, expression) \

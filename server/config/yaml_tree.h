@@ -16,8 +16,8 @@ struct YamlNode {
   enum class Kind { kNull, kScalar, kList, kMap };
 
   Kind kind = Kind::kNull;
-  std::string scalar;           // kScalar; its text, quoted or not
-  std::vector<YamlNode> items;  // kList
+  std::string scalar;             // kScalar; its text, quoted or not
+  std::vector<YamlNode> items;    // kList
   std::vector<YamlField> fields;  // kMap, in the file's order; keys are unique
 
   // The value of `key` in a map; nullptr if there is none.

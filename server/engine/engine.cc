@@ -17,7 +17,8 @@
 namespace penstock {
 namespace {
 
-// How long the loop sleeps when sequences are live and none can run; new work and cancellations wake it earlier.
+// How long the loop sleeps when sequences are live and none can run; new work and cancellations
+// wake it earlier.
 constexpr std::chrono::milliseconds kBlockedPause(2);
 
 StepPhase PhaseOf(const StepPlan& plan) {
@@ -29,8 +30,8 @@ StepPhase PhaseOf(const StepPlan& plan) {
 
 class Engine::State {
  public:
-  State(std::unique_ptr<Model> model, std::unique_ptr<Scheduler> scheduler, Options options, Telemetry* telemetry,
-        const Clock* clock)
+  State(std::unique_ptr<Model> model, std::unique_ptr<Scheduler> scheduler, Options options,
+        Telemetry* telemetry, const Clock* clock)
       : model_(std::move(model)),
         scheduler_(std::move(scheduler)),
         options_(std::move(options)),
@@ -39,18 +40,23 @@ class Engine::State {
         max_queue_(options_.scheduler.max_queue) {}
 
   const ModelSpec& model_spec() const { return model_->spec(); }
-  void SetEventHandler(std::function<void(std::vector<SequenceEvent>)> handler) { handler_ = std::move(handler); }
+  void SetEventHandler(std::function<void(std::vector<SequenceEvent>)> handler) {
+    handler_ = std::move(handler);
+  }
 
   absl::Status Submit(std::vector<SequenceSpec> sequences) {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (stopped_) return MakeError(absl::StatusCode::kUnavailable, "the server is stopping", {.reason = "STOPPING", .field = {}, .retry_after = {}});
+    if (stopped_)
+      return MakeError(absl::StatusCode::kUnavailable, "the server is stopping",
+                       {.reason = "STOPPING", .field = {}, .retry_after = {}});
     if (!lost_.ok()) return lost_;
-    const std::int64_t live = load_.running + load_.waiting + static_cast<std::int64_t>(arrivals_.size());
+    const std::int64_t live =
+        load_.running + load_.waiting + static_cast<std::int64_t>(arrivals_.size());
     const std::int64_t room = std::int64_t{options_.scheduler.max_batch} + max_queue_ - live;
     if (static_cast<std::int64_t>(sequences.size()) > room) {
       return MakeError(absl::StatusCode::kResourceExhausted,
-                       absl::StrCat("the queue is full: ", load_.waiting, " answers wait, limits.max_queue is ",
-                                    max_queue_),
+                       absl::StrCat("the queue is full: ", load_.waiting,
+                                    " answers wait, limits.max_queue is ", max_queue_),
                        {.reason = "QUEUE_FULL", .field = {}, .retry_after = absl::Seconds(1)});
     }
     for (SequenceSpec& sequence : sequences) arrivals_.push_back(std::move(sequence));
@@ -58,7 +64,7 @@ class Engine::State {
     return absl::OkStatus();
   }
 
-  void Cancel(std::vector<SequenceId> ids, FinishReason reason) {
+  void Cancel(const std::vector<SequenceId>& ids, FinishReason reason) {
     std::lock_guard<std::mutex> lock(mutex_);
     for (const SequenceId id : ids) cancellations_.emplace_back(id, reason);
     changed_.notify_one();
@@ -133,7 +139,9 @@ class Engine::State {
       }
       if (RunStep()) continue;
       std::unique_lock<std::mutex> lock(mutex_);
-      const auto woken = [this] { return stopped_ || !arrivals_.empty() || !cancellations_.empty() || weights_; };
+      const auto woken = [this] {
+        return stopped_ || !arrivals_.empty() || !cancellations_.empty() || weights_;
+      };
       if (scheduler_->Idle()) {
         changed_.wait(lock, woken);
       } else {
@@ -152,11 +160,13 @@ class Engine::State {
       arrivals.swap(arrivals_);
       cancellations.swap(cancellations_);
       weights.swap(weights_);
-      // Until the next report these count as waiting; otherwise Submit would see room that is not there.
+      // Until the next report these count as waiting; otherwise Submit would see room that is not
+      // there.
       load_.waiting += static_cast<int>(arrivals.size());
     }
     if (weights) {
-      if (const absl::Status status = scheduler_->SetTenantWeights(*std::move(weights)); !status.ok()) {
+      if (const absl::Status status = scheduler_->SetTenantWeights(*std::move(weights));
+          !status.ok()) {
         Log(LogLevel::kError, "tenant weights kept", {{"status", std::string(status.message())}});
       }
     }
@@ -164,15 +174,17 @@ class Engine::State {
       const SequenceId id = sequence.id;
       std::string router = sequence.router == nullptr ? "" : sequence.router->name;
       const absl::Status status =
-          lost_engine_.ok() ? scheduler_->Enqueue(std::move(sequence), clock_->Monotonic()) : lost_engine_;
+          lost_engine_.ok() ? scheduler_->Enqueue(std::move(sequence), clock_->Monotonic())
+                            : lost_engine_;
       if (status.ok()) {
         live_[id] = {.router = std::move(router)};
         continue;
       }
       SequenceEvent refused;
       refused.id = id;
-      refused.finish =
-          status.code() == absl::StatusCode::kDeadlineExceeded ? FinishReason::kDeadline : FinishReason::kError;
+      refused.finish = status.code() == absl::StatusCode::kDeadlineExceeded
+                           ? FinishReason::kDeadline
+                           : FinishReason::kError;
       refused.error = status;
       refused_.push_back(std::move(refused));
     }
@@ -188,7 +200,8 @@ class Engine::State {
     const absl::Duration now = clock_->Monotonic();
     if (!result.ok()) {
       Log(LogLevel::kError, "step failed",
-          {{"status", std::string(result.status().ToString())}, {"rows", std::int64_t{oldest.plan->rows()}}});
+          {{"status", std::string(result.status().ToString())},
+           {"rows", std::int64_t{oldest.plan->rows()}}});
       if (result.status().code() == absl::StatusCode::kUnavailable) LoseDevice(result.status());
       StepResult failed;
       failed.sequences.resize(oldest.plan->sequences.size());
@@ -207,8 +220,9 @@ class Engine::State {
   }
 
   void LoseDevice(const absl::Status& status) {
-    lost_engine_ = MakeError(absl::StatusCode::kUnavailable, std::string(status.message()),
-                             {.reason = "DEVICE_LOST", .field = {}, .retry_after = absl::Seconds(5)});
+    lost_engine_ =
+        MakeError(absl::StatusCode::kUnavailable, std::string(status.message()),
+                  {.reason = "DEVICE_LOST", .field = {}, .retry_after = absl::Seconds(5)});
     {
       std::lock_guard<std::mutex> lock(mutex_);
       lost_ = lost_engine_;
@@ -225,7 +239,8 @@ class Engine::State {
       if (live == live_.end()) continue;
       if (!event.tokens.empty()) {
         LastToken& last = live->second;
-        if (step && last.at != -absl::InfiniteDuration()) step->gaps.push_back({last.router, now - last.at});
+        if (step && last.at != -absl::InfiniteDuration())
+          step->gaps.push_back({last.router, now - last.at});
         last.at = now;
       }
       if (!event.finish) continue;
@@ -279,19 +294,21 @@ class Engine::State {
   std::thread thread_;
 };
 
-absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<Model> model, Options options,
-                                                       Telemetry* telemetry, const Clock* clock) {
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(std::unique_ptr<Model> model,
+                                                       Options options, Telemetry* telemetry,
+                                                       const Clock* clock) {
   const ModelSpec& spec = model->spec();
   Scheduler::Options scheduling = options.scheduler;
   scheduling.block_tokens = spec.block_tokens;
   scheduling.num_blocks = spec.num_blocks;
   scheduling.max_uncommitted = model->max_in_flight();
-  // Submit holds the line, which SetMaxQueue moves, for queue and batch together: what arrives between two steps may
-  // exceed the queue while places are free. What it let in is not refused again.
+  // Submit holds the line, which SetMaxQueue moves, for queue and batch together: what arrives
+  // between two steps may exceed the queue while places are free. What it let in is not refused
+  // again.
   if (scheduling.max_queue >= 1) scheduling.max_queue = std::numeric_limits<int>::max();
   PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler, Scheduler::Create(scheduling));
-  return std::unique_ptr<Engine>(new Engine(std::make_unique<State>(std::move(model), std::move(scheduler),
-                                                                    std::move(options), telemetry, clock)));
+  return std::unique_ptr<Engine>(new Engine(std::make_unique<State>(
+      std::move(model), std::move(scheduler), std::move(options), telemetry, clock)));
 }
 
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -300,9 +317,15 @@ const ModelSpec& Engine::model_spec() const { return state_->model_spec(); }
 void Engine::SetEventHandler(std::function<void(std::vector<SequenceEvent>)> handler) {
   state_->SetEventHandler(std::move(handler));
 }
-absl::Status Engine::Submit(std::vector<SequenceSpec> sequences) { return state_->Submit(std::move(sequences)); }
-void Engine::Cancel(std::vector<SequenceId> ids, FinishReason reason) { state_->Cancel(std::move(ids), reason); }
-void Engine::SetTenantWeights(std::map<std::string, double> weights) { state_->SetTenantWeights(std::move(weights)); }
+absl::Status Engine::Submit(std::vector<SequenceSpec> sequences) {
+  return state_->Submit(std::move(sequences));
+}
+void Engine::Cancel(std::vector<SequenceId> ids, FinishReason reason) {
+  state_->Cancel(std::move(ids), reason);
+}
+void Engine::SetTenantWeights(std::map<std::string, double> weights) {
+  state_->SetTenantWeights(std::move(weights));
+}
 void Engine::SetMaxQueue(int max_queue) { state_->SetMaxQueue(max_queue); }
 SchedulerLoad Engine::Load() const { return state_->Load(); }
 void Engine::Start() { state_->Start(); }

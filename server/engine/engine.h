@@ -23,22 +23,25 @@ class Engine {
  public:
   struct Options {
     Scheduler::Options scheduler;
-    // The device is lost: nothing further will run. Called once, on the engine thread, after all sequences have ended.
+    // The device is lost: nothing further will run. Called once, on the engine thread, after all
+    // sequences have ended.
     std::function<void(const absl::Status&)> on_lost;
   };
 
-  static absl::StatusOr<std::unique_ptr<Engine>> Create(std::unique_ptr<Model> model, Options options,
-                                                        Telemetry* telemetry, const Clock* clock = &Clock::Real());
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(std::unique_ptr<Model> model,
+                                                        Options options, Telemetry* telemetry,
+                                                        const Clock* clock = &Clock::Real());
   ~Engine();
 
   const ModelSpec& model_spec() const;
 
-  // `handler` hears every event in order, on the engine thread; it must not block. Set once, before Start.
+  // `handler` hears every event in order, on the engine thread; it must not block. Set once, before
+  // Start.
   void SetEventHandler(std::function<void(std::vector<SequenceEvent>)> handler);
 
-  // Hands sequences over, all or none. RESOURCE_EXHAUSTED (reason QUEUE_FULL, with retry_after): too many wait.
-  // UNAVAILABLE: the engine was stopped or the device is lost. A sequence that the scheduler refuses later ends
-  // with an event of kError.
+  // Hands sequences over, all or none. RESOURCE_EXHAUSTED (reason QUEUE_FULL, with retry_after):
+  // too many wait. UNAVAILABLE: the engine was stopped or the device is lost. A sequence that the
+  // scheduler refuses later ends with an event of kError.
   absl::Status Submit(std::vector<SequenceSpec> sequences);
   // Takes effect before the next step is planned.
   void Cancel(std::vector<SequenceId> ids, FinishReason reason);
@@ -47,12 +50,14 @@ class Engine {
   void SetMaxQueue(int max_queue);
   SchedulerLoad Load() const;
 
-  // Starts the engine thread; Stop ends it after the step in flight (live sequences get no more events). Idempotent.
+  // Starts the engine thread; Stop ends it after the step in flight (live sequences get no more
+  // events). Idempotent.
   void Start();
   void Stop();
 
-  // One turn of the loop on the calling thread, for tests without Start: takes what was handed over, plans, submits, and
-  // commits the oldest step once the pipeline is full or nothing more can be planned. False: nothing was there to do.
+  // One turn of the loop on the calling thread, for tests without Start: takes what was handed
+  // over, plans, submits, and commits the oldest step once the pipeline is full or nothing more can
+  // be planned. False: nothing was there to do.
   bool RunStep();
 
  private:

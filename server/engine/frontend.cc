@@ -27,7 +27,9 @@ constexpr std::size_t kMaxLoggedError = 400;
 // A sequence id is its request's number and, in the low bits, its choice.
 constexpr int kChoiceBits = 8;
 
-SequenceId MakeSequenceId(std::uint64_t request, int choice) { return request << kChoiceBits | choice; }
+SequenceId MakeSequenceId(std::uint64_t request, int choice) {
+  return request << kChoiceBits | choice;
+}
 
 // What the two calls have in common, checked.
 struct Checked {
@@ -58,8 +60,8 @@ absl::Status StatusOfFinish(const SequenceEvent& event) {
 
 class FrontendImpl final : public Frontend {
  public:
-  FrontendImpl(Engine* engine, RouterSet* routers, TextModel text, Policy policy, Telemetry* telemetry,
-               const Clock* clock)
+  FrontendImpl(Engine* engine, RouterSet* routers, TextModel text, Policy policy,
+               Telemetry* telemetry, const Clock* clock)
       : engine_(engine),
         routers_(routers),
         text_(std::move(text)),
@@ -85,7 +87,8 @@ class FrontendImpl final : public Frontend {
     responder_.join();
   }
 
-  absl::StatusOr<std::uint64_t> Generate(GenerateCall call, std::shared_ptr<ResponseObserver> observer) override {
+  absl::StatusOr<std::uint64_t> Generate(GenerateCall call,
+                                         std::shared_ptr<ResponseObserver> observer) override {
     const absl::Duration arrival = clock_->Monotonic();
     auto live = std::make_shared<LiveRequest>();
     absl::Status status = StartGenerate(call, live, arrival, std::move(observer));
@@ -96,7 +99,8 @@ class FrontendImpl final : public Frontend {
     return live->number;
   }
 
-  absl::StatusOr<std::uint64_t> Score(ScoreCall call, std::shared_ptr<ResponseObserver> observer) override {
+  absl::StatusOr<std::uint64_t> Score(ScoreCall call,
+                                      std::shared_ptr<ResponseObserver> observer) override {
     const absl::Duration arrival = clock_->Monotonic();
     auto live = std::make_shared<LiveRequest>();
     absl::Status status = StartScore(call, live, arrival, std::move(observer));
@@ -158,7 +162,8 @@ class FrontendImpl final : public Frontend {
   void CancelAll(const absl::Status& status) override {
     std::lock_guard<std::mutex> lock(mutex_);
     cut_status_ = status;
-    for (const auto& [number, live] : live_) engine_->Cancel(live->sequences, FinishReason::kCancelled);
+    for (const auto& [number, live] : live_)
+      engine_->Cancel(live->sequences, FinishReason::kCancelled);
   }
 
  private:
@@ -168,20 +173,23 @@ class FrontendImpl final : public Frontend {
     std::vector<SequenceEvent> events;
   };
 
-  absl::StatusOr<Checked> Check(const Caller& caller, const std::string& request_id, const std::string& model,
-                                const Prompt& prompt, const std::string& router, const std::string& session_id,
+  absl::StatusOr<Checked> Check(const Caller& caller, const std::string& request_id,
+                                const std::string& model, const Prompt& prompt,
+                                const std::string& router, const std::string& session_id,
                                 const std::string& user, std::optional<std::int64_t> priority) {
     Checked checked;
     checked.policy = policy();
     const Policy& policy = *checked.policy;
     if (draining()) {
-      return MakeError(absl::StatusCode::kUnavailable, "the server is draining: it takes no new requests",
+      return MakeError(absl::StatusCode::kUnavailable,
+                       "the server is draining: it takes no new requests",
                        {.reason = "DRAINING", .field = {}, .retry_after = absl::Seconds(1)});
     }
     const std::string tenant = caller.tenant.empty() ? kDefaultTenant : caller.tenant;
     const auto found = policy.tenants.find(tenant);
     if (found == policy.tenants.end()) {
-      return InvalidField("x-penstock-tenant", absl::StrCat("\"", tenant, "\""), "a configured tenant");
+      return InvalidField("x-penstock-tenant", absl::StrCat("\"", tenant, "\""),
+                          "a configured tenant");
     }
     checked.tenant = &found->second;
     checked.bounds = {.limits = policy.limits,
@@ -189,14 +197,16 @@ class FrontendImpl final : public Frontend {
                       .priority_ceiling = found->second.priority_ceiling};
     PENSTOCK_RETURN_IF_ERROR(CheckRequestId(request_id));
     if (!model.empty() && model != policy.model_name) {
-      return MakeError(absl::StatusCode::kNotFound,
-                       absl::StrCat("model: got ", model, ", want ", policy.model_name, " or nothing"),
-                       {.reason = "UNKNOWN_MODEL", .field = "model", .retry_after = {}});
+      return MakeError(
+          absl::StatusCode::kNotFound,
+          absl::StrCat("model: got ", model, ", want ", policy.model_name, " or nothing"),
+          {.reason = "UNKNOWN_MODEL", .field = "model", .retry_after = {}});
     }
     PENSTOCK_RETURN_IF_ERROR(CheckUnit(session_id, user));
     PENSTOCK_ASSIGN_OR_RETURN(checked.priority, CheckPriority(priority, checked.bounds));
     if (caller.deadline <= clock_->Monotonic()) {
-      return MakeError(absl::StatusCode::kDeadlineExceeded, "the request's deadline passed before it was taken",
+      return MakeError(absl::StatusCode::kDeadlineExceeded,
+                       "the request's deadline passed before it was taken",
                        {.reason = "DEADLINE", .field = {}, .retry_after = {}});
     }
     PENSTOCK_ASSIGN_OR_RETURN(
@@ -212,18 +222,22 @@ class FrontendImpl final : public Frontend {
 
   absl::Status StartGenerate(const GenerateCall& call, const std::shared_ptr<LiveRequest>& live,
                              absl::Duration arrival, std::shared_ptr<ResponseObserver> observer) {
-    PENSTOCK_ASSIGN_OR_RETURN(Checked checked, Check(call.caller, call.request_id, call.model, call.prompt,
-                                                     call.router, call.session_id, call.user, call.priority));
+    PENSTOCK_ASSIGN_OR_RETURN(
+        Checked checked, Check(call.caller, call.request_id, call.model, call.prompt, call.router,
+                               call.session_id, call.user, call.priority));
     const RequestBounds& bounds = checked.bounds;
     SequenceSpec spec;
-    PENSTOCK_ASSIGN_OR_RETURN(spec.sampling, CheckSampling(call.sampling, text_.default_sampling, bounds));
+    PENSTOCK_ASSIGN_OR_RETURN(spec.sampling,
+                              CheckSampling(call.sampling, text_.default_sampling, bounds));
     PENSTOCK_ASSIGN_OR_RETURN(const int choices, CheckChoices(call.sampling, bounds));
     PENSTOCK_ASSIGN_OR_RETURN(
         spec.stopping, CheckStopping(call.stopping, text_.eos_token_ids,
                                      static_cast<std::int64_t>(checked.prompt.size()), bounds));
-    PENSTOCK_ASSIGN_OR_RETURN(spec.output.logprobs, CheckLogprobs("response.logprobs", call.logprobs, bounds));
-    PENSTOCK_ASSIGN_OR_RETURN(spec.output.prompt_logprobs,
-                              CheckLogprobs("response.prompt_logprobs", call.prompt_logprobs, bounds));
+    PENSTOCK_ASSIGN_OR_RETURN(spec.output.logprobs,
+                              CheckLogprobs("response.logprobs", call.logprobs, bounds));
+    PENSTOCK_ASSIGN_OR_RETURN(
+        spec.output.prompt_logprobs,
+        CheckLogprobs("response.prompt_logprobs", call.prompt_logprobs, bounds));
     PENSTOCK_RETURN_IF_ERROR(CheckCacheSalt(call.cache_salt));
     PENSTOCK_RETURN_IF_ERROR(CheckLatencyTarget("ttft_slo", call.ttft_slo));
     PENSTOCK_RETURN_IF_ERROR(CheckLatencyTarget("tpot_slo", call.tpot_slo));
@@ -233,36 +247,44 @@ class FrontendImpl final : public Frontend {
     spec.bypass_cache = call.bypass_cache;
     spec.sampling.seed = call.sampling.seed ? *call.sampling.seed : RandomSeed();
     Describe(live.get(), call, checked, arrival);
-    PENSTOCK_ASSIGN_OR_RETURN(std::shared_ptr<const StopStrings> stop, StopStrings::Create(call.stopping.stop));
-    return Admit(live, std::move(spec), std::move(checked), choices, std::move(stop), std::move(observer));
+    PENSTOCK_ASSIGN_OR_RETURN(std::shared_ptr<const StopStrings> stop,
+                              StopStrings::Create(call.stopping.stop));
+    return Admit(live, std::move(spec), std::move(checked), choices, std::move(stop),
+                 std::move(observer));
   }
 
-  absl::Status StartScore(const ScoreCall& call, const std::shared_ptr<LiveRequest>& live, absl::Duration arrival,
-                          std::shared_ptr<ResponseObserver> observer) {
-    PENSTOCK_ASSIGN_OR_RETURN(Checked checked, Check(call.caller, call.request_id, call.model, call.prompt,
-                                                     call.router, call.session_id, call.user, call.priority));
+  absl::Status StartScore(const ScoreCall& call, const std::shared_ptr<LiveRequest>& live,
+                          absl::Duration arrival, std::shared_ptr<ResponseObserver> observer) {
+    PENSTOCK_ASSIGN_OR_RETURN(
+        Checked checked, Check(call.caller, call.request_id, call.model, call.prompt, call.router,
+                               call.session_id, call.user, call.priority));
     const std::int64_t tokens = static_cast<std::int64_t>(checked.prompt.size());
     if (tokens < 2) {
-      return InvalidField("input", absl::StrCat(tokens, " token"), "at least 2: the first has no context to score it in");
+      return InvalidField("input", absl::StrCat(tokens, " token"),
+                          "at least 2: the first has no context to score it in");
     }
     const std::int64_t skip = call.skip_tokens.value_or(0);
     if (skip < 0 || skip >= tokens) {
-      return InvalidField("skip_tokens", absl::StrCat(skip),
-                          absl::StrCat("an integer in [0, ", tokens - 1, "]: the text has ", tokens, " tokens"));
+      return InvalidField(
+          "skip_tokens", absl::StrCat(skip),
+          absl::StrCat("an integer in [0, ", tokens - 1, "]: the text has ", tokens, " tokens"));
     }
     SequenceSpec spec;
-    PENSTOCK_ASSIGN_OR_RETURN(spec.output.prompt_logprobs,
-                              CheckLogprobs("top_logprobs", call.top_logprobs.value_or(0), checked.bounds));
+    PENSTOCK_ASSIGN_OR_RETURN(
+        spec.output.prompt_logprobs,
+        CheckLogprobs("top_logprobs", call.top_logprobs.value_or(0), checked.bounds));
     spec.output.prompt_trace = call.router_trace;
     spec.stopping.max_new_tokens = 0;
     Describe(live.get(), call, checked, arrival);
     PENSTOCK_ASSIGN_OR_RETURN(std::shared_ptr<const StopStrings> stop, StopStrings::Create({}));
-    return Admit(live, std::move(spec), std::move(checked), 1, std::move(stop), std::move(observer));
+    return Admit(live, std::move(spec), std::move(checked), 1, std::move(stop),
+                 std::move(observer));
   }
 
   // Fills in who asked and what was decided.
   template <typename Call>
-  void Describe(LiveRequest* live, const Call& call, const Checked& checked, absl::Duration arrival) {
+  void Describe(LiveRequest* live, const Call& call, const Checked& checked,
+                absl::Duration arrival) {
     live->caller = call.caller;
     if (live->caller.tenant.empty()) live->caller.tenant = kDefaultTenant;
     live->session_id = call.session_id;
@@ -283,11 +305,12 @@ class FrontendImpl final : public Frontend {
     }
   }
 
-  absl::Status Admit(const std::shared_ptr<LiveRequest>& live, SequenceSpec spec, Checked checked, int choices,
-                     std::shared_ptr<const StopStrings> stop, std::shared_ptr<ResponseObserver> observer) {
+  absl::Status Admit(const std::shared_ptr<LiveRequest>& live, SequenceSpec spec, Checked checked,
+                     int choices, const std::shared_ptr<const StopStrings>& stop,
+                     std::shared_ptr<ResponseObserver> observer) {
     const std::string& tenant = live->caller.tenant;
-    const absl::Status quota = quota_.Acquire(tenant, *checked.tenant, live->admission.prompt_tokens,
-                                              clock_->Monotonic());
+    absl::Status quota =
+        quota_.Acquire(tenant, *checked.tenant, live->admission.prompt_tokens, clock_->Monotonic());
     if (!quota.ok()) {
       Throttled(tenant, quota);
       return quota;
@@ -300,7 +323,8 @@ class FrontendImpl final : public Frontend {
     spec.prompt = std::move(checked.prompt);
     live->observer = std::move(observer);
     live->open = choices;
-    for (int choice = 0; choice < choices; ++choice) live->choices.emplace_back(choice, text_.tokenizer, stop);
+    for (int choice = 0; choice < choices; ++choice)
+      live->choices.emplace_back(choice, text_.tokenizer, stop);
     std::vector<SequenceSpec> sequences;
     {
       std::lock_guard<std::mutex> lock(mutex_);
@@ -322,7 +346,7 @@ class FrontendImpl final : public Frontend {
       // Ahead of any event of its sequences: they are submitted after this.
       inbox_.push_back({.admitted = live, .events = {}});
     }
-    const absl::Status submitted = engine_->Submit(std::move(sequences));
+    absl::Status submitted = engine_->Submit(std::move(sequences));
     std::lock_guard<std::mutex> lock(mutex_);
     if (!submitted.ok()) {
       live_.erase(live->number);
@@ -340,11 +364,13 @@ class FrontendImpl final : public Frontend {
     if (!detail) return;
     if (detail->reason == "QUEUE_FULL") telemetry_->OnThrottled(tenant, "queue");
     if (detail->reason == "CONCURRENT") telemetry_->OnThrottled(tenant, "concurrent");
-    if (detail->reason == "REQUESTS_PER_SECOND") telemetry_->OnThrottled(tenant, "requests_per_second");
+    if (detail->reason == "REQUESTS_PER_SECOND")
+      telemetry_->OnThrottled(tenant, "requests_per_second");
     if (detail->reason == "TOKENS_PER_SECOND") telemetry_->OnThrottled(tenant, "tokens_per_second");
   }
 
-  void Refused(const Caller& caller, const std::string& router, const absl::Status& status, absl::Duration arrival) {
+  void Refused(const Caller& caller, const std::string& router, const absl::Status& status,
+               absl::Duration arrival) {
     RequestEvent event;
     event.api = caller.api;
     event.tenant = caller.tenant.empty() ? kDefaultTenant : caller.tenant;
@@ -398,17 +424,19 @@ class FrontendImpl final : public Frontend {
     ChoiceDelta choice_delta;
     const bool was_open = !choice.finished();
     if (choice.Add(event, &choice_delta)) engine_->Cancel({event.id}, FinishReason::kStop);
-    const bool changed = !choice_delta.tokens.empty() || !choice_delta.text.empty() || choice_delta.finish ||
-                         !choice_delta.traces.empty();
+    const bool changed = !choice_delta.tokens.empty() || !choice_delta.text.empty() ||
+                         choice_delta.finish || !choice_delta.traces.empty();
     if (was_open && changed) {
       if (index == 0 && choice_delta.finish) live->finish = std::string(Name(*choice_delta.finish));
       delta.choices.push_back(std::move(choice_delta));
     }
-    if (!live->muted && (!delta.choices.empty() || !delta.prompt_scores.empty() || !delta.prompt_traces.empty()) &&
+    if (!live->muted &&
+        (!delta.choices.empty() || !delta.prompt_scores.empty() || !delta.prompt_traces.empty()) &&
         !live->observer->OnDelta(std::move(delta))) {
-      Fail(live.get(), MakeError(absl::StatusCode::kResourceExhausted,
-                                 "the reader is too slow: limits.max_stream_queue messages wait for it",
-                                 {.reason = "SLOW_READER", .field = {}, .retry_after = {}}));
+      Fail(live.get(),
+           MakeError(absl::StatusCode::kResourceExhausted,
+                     "the reader is too slow: limits.max_stream_queue messages wait for it",
+                     {.reason = "SLOW_READER", .field = {}, .retry_after = {}}));
     }
     if (event.finish) Ended(live, index, was_open, event);
   }
@@ -422,7 +450,8 @@ class FrontendImpl final : public Frontend {
   }
 
   // A sequence is over; with the last one the request is.
-  void Ended(const std::shared_ptr<LiveRequest>& live, int index, bool was_open, const SequenceEvent& event) {
+  void Ended(const std::shared_ptr<LiveRequest>& live, int index, bool was_open,
+             const SequenceEvent& event) {
     // A choice that a stop string finished keeps its own end, however its sequence ended.
     absl::Status status = was_open ? StatusOfFinish(event) : absl::OkStatus();
     if (absl::IsCancelled(status)) {
@@ -453,7 +482,8 @@ class FrontendImpl final : public Frontend {
     const SequenceStats& stats = live.first;
     summary.prompt_tokens = live.admission.prompt_tokens;
     summary.cached_prompt_tokens = stats.cached_prompt_tokens;
-    for (const ChoiceStream& choice : live.choices) summary.completion_tokens += choice.completion_tokens();
+    for (const ChoiceStream& choice : live.choices)
+      summary.completion_tokens += choice.completion_tokens();
     summary.total = now - live.arrival;
     if (stats.admitted == absl::InfiniteDuration()) return summary;  // it never ran
     summary.queue = stats.admitted - live.arrival;
@@ -507,7 +537,9 @@ class FrontendImpl final : public Frontend {
     return random_();
   }
 
-  std::string MakeRequestId() { return absl::StrCat(absl::Hex(random_(), absl::kZeroPad16)); }  // under mutex_
+  std::string MakeRequestId() {
+    return absl::StrCat(absl::Hex(random_(), absl::kZeroPad16));
+  }  // under mutex_
 
   Engine* const engine_;
   RouterSet* const routers_;
@@ -531,10 +563,12 @@ class FrontendImpl final : public Frontend {
 
 }  // namespace
 
-std::unique_ptr<Frontend> Frontend::Create(Engine* engine, RouterSet* routers, TextModel text, Policy policy,
-                                           Telemetry* telemetry, const Clock* clock) {
+std::unique_ptr<Frontend> Frontend::Create(Engine* engine, RouterSet* routers, TextModel text,
+                                           Policy policy, Telemetry* telemetry,
+                                           const Clock* clock) {
   PENSTOCK_CHECK(text.tokenizer != nullptr) << "a frontend needs a tokenizer";
-  return std::make_unique<FrontendImpl>(engine, routers, std::move(text), std::move(policy), telemetry, clock);
+  return std::make_unique<FrontendImpl>(engine, routers, std::move(text), std::move(policy),
+                                        telemetry, clock);
 }
 
 }  // namespace penstock

@@ -1,4 +1,5 @@
-// Between the wires and the engine: validates requests, tokenizes, assigns a router, submits, and turns the engine's tokens into text.
+// Between the wires and the engine: validates requests, tokenizes, assigns a router, submits, and
+// turns the engine's tokens into text.
 #pragma once
 
 #include <cstdint>
@@ -31,16 +32,20 @@ struct TextModel {
 class Frontend {
  public:
   // All must outlive the frontend. `policy` can be replaced later.
-  static std::unique_ptr<Frontend> Create(Engine* engine, RouterSet* routers, TextModel text, Policy policy,
-                                          Telemetry* telemetry, const Clock* clock = &Clock::Real());
+  static std::unique_ptr<Frontend> Create(Engine* engine, RouterSet* routers, TextModel text,
+                                          Policy policy, Telemetry* telemetry,
+                                          const Clock* clock = &Clock::Real());
   virtual ~Frontend() = default;
 
-  // Starts a request. On OK the observer hears of it until OnFinished; the result identifies it to Cancel. On an error the
-  // observer hears nothing. INVALID_ARGUMENT names the field, NOT_FOUND the model or router, PERMISSION_DENIED the router that the
-  // tenant may not use, RESOURCE_EXHAUSTED the quota or queue (with retry_after), DEADLINE_EXCEEDED, UNAVAILABLE while draining.
-  // Tokenizes on the calling thread.
-  virtual absl::StatusOr<std::uint64_t> Generate(GenerateCall call, std::shared_ptr<ResponseObserver> observer) = 0;
-  virtual absl::StatusOr<std::uint64_t> Score(ScoreCall call, std::shared_ptr<ResponseObserver> observer) = 0;
+  // Starts a request. On OK the observer hears of it until OnFinished; the result identifies it to
+  // Cancel. On an error the observer hears nothing. INVALID_ARGUMENT names the field, NOT_FOUND the
+  // model or router, PERMISSION_DENIED the router that the tenant may not use, RESOURCE_EXHAUSTED
+  // the quota or queue (with retry_after), DEADLINE_EXCEEDED, UNAVAILABLE while draining. Tokenizes
+  // on the calling thread.
+  virtual absl::StatusOr<std::uint64_t> Generate(GenerateCall call,
+                                                 std::shared_ptr<ResponseObserver> observer) = 0;
+  virtual absl::StatusOr<std::uint64_t> Score(ScoreCall call,
+                                              std::shared_ptr<ResponseObserver> observer) = 0;
 
   // The caller is gone: the request ends within one step. Unknown or ended ids are ignored.
   virtual void Cancel(std::uint64_t request) = 0;
@@ -54,13 +59,15 @@ class Frontend {
   virtual bool draining() const = 0;
   // Requests started and not finished.
   virtual int live() const = 0;
-  // Those among them that run under `router`: this very one, not another package that was loaded under its name.
+  // Those among them that run under `router`: this very one, not another package that was loaded
+  // under its name.
   virtual int live(const LoadedRouter& router) const = 0;
   // Ends all live requests with `status`.
   virtual void CancelAll(const absl::Status& status) = 0;
 };
 
-// The prompt's token ids. Chat prompts go through the template. Errors as Frontend::Generate's, field `prompt` part.
+// The prompt's token ids. Chat prompts go through the template. Errors as Frontend::Generate's,
+// field `prompt` part.
 absl::StatusOr<std::vector<TokenId>> TokenizePrompt(const TextModel& text, const Prompt& prompt);
 
 }  // namespace penstock

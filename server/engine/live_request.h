@@ -17,10 +17,11 @@ namespace penstock {
 // The text of one choice as its tokens come: decoded, and cut before the first stop string.
 class ChoiceStream {
  public:
-  ChoiceStream(int index, std::shared_ptr<const Tokenizer> tokenizer, std::shared_ptr<const StopStrings> stop);
+  ChoiceStream(int index, std::shared_ptr<const Tokenizer> tokenizer,
+               std::shared_ptr<const StopStrings> stop);
 
-  // Adds what `event` brought to `delta`, whose index is set. True: a stop string was met, so the choice is finished and
-  // the sequence need not go on; what its sequence still brings is ignored.
+  // Adds what `event` brought to `delta`, whose index is set. True: a stop string was met, so the
+  // choice is finished and the sequence need not go on; what its sequence still brings is ignored.
   bool Add(SequenceEvent& event, ChoiceDelta* delta);
 
   bool finished() const { return finished_; }
@@ -45,7 +46,8 @@ struct LiveRequest {
   std::uint64_t number = 0;
   Caller caller;
   Admission admission;
-  std::shared_ptr<const LoadedRouter> router;  // keeps it alive when its name is unloaded or replaced
+  std::shared_ptr<const LoadedRouter>
+      router;  // keeps it alive when its name is unloaded or replaced
   std::string session_id, user;
   std::string prompt_text;  // only where limits allow it to be logged
   std::shared_ptr<ResponseObserver> observer;
@@ -53,11 +55,11 @@ struct LiveRequest {
 
   std::vector<SequenceId> sequences;  // in the order of the choices
   std::vector<ChoiceStream> choices;
-  int open = 0;            // sequences without a finishing event
-  bool muted = false;      // the caller gets no more deltas: it is too slow, or the request has failed
-  absl::Status status;     // the first reason to end otherwise than by stop or length
-  SequenceStats first;     // of the first choice; the earliest first token of all
-  std::string finish;      // of the first choice, for the log
+  int open = 0;         // sequences without a finishing event
+  bool muted = false;   // the caller gets no more deltas: it is too slow, or the request has failed
+  absl::Status status;  // the first reason to end otherwise than by stop or length
+  SequenceStats first;  // of the first choice; the earliest first token of all
+  std::string finish;   // of the first choice, for the log
 };
 
 // The finish reason's name, as logs and HTTP show it: "stop", "length", …

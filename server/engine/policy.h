@@ -1,4 +1,5 @@
-// What may be asked, and by whom: the reloadable part of the configuration, as the frontend needs it.
+// What may be asked, and by whom: the reloadable part of the configuration, as the frontend needs
+// it.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// A request as every wire brings it (gRPC, Open Inference Protocol, HTTP), before validation, and what its caller hears of it.
+// A request as every wire brings it (gRPC, Open Inference Protocol, HTTP), before validation, and
+// what its caller hears of it.
 #pragma once
 
 #include <cstdint>
@@ -18,10 +19,11 @@
 namespace penstock {
 
 // Text, token ids, or chat messages; monostate: the caller set none.
-using Prompt = std::variant<std::monostate, std::string, std::vector<TokenId>, std::vector<ChatMessage>>;
+using Prompt =
+    std::variant<std::monostate, std::string, std::vector<TokenId>, std::vector<ChatMessage>>;
 
-// Unset options take the model's generation_config.json, else their neutral value. Field names in errors are those of
-// penstock.v1.GenerateRequest.
+// Unset options take the model's generation_config.json, else their neutral value. Field names in
+// errors are those of penstock.v1.GenerateRequest.
 struct SamplingOptions {
   std::optional<double> temperature, top_p, min_p;
   std::optional<std::int64_t> top_k, n;
@@ -40,9 +42,9 @@ struct StoppingOptions {
 // Who asks, and until when.
 struct Caller {
   Api api = Api::kGrpc;
-  std::string tenant;  // empty: none was named
+  std::string tenant;                                  // empty: none was named
   absl::Duration deadline = absl::InfiniteDuration();  // on Clock::Monotonic
-  std::string trace_context;                           // of the W3C header `traceparent`; echoed and logged
+  std::string trace_context;  // of the W3C header `traceparent`; echoed and logged
 };
 
 struct GenerateCall {
@@ -89,8 +91,8 @@ struct Admission {
 // What is new of one choice.
 struct ChoiceDelta {
   int index = 0;
-  std::string text;                  // whole UTF-8 characters, never a part of a stop string
-  std::vector<ScoredToken> tokens;   // may run ahead of `text`
+  std::string text;                 // whole UTF-8 characters, never a part of a stop string
+  std::vector<ScoredToken> tokens;  // may run ahead of `text`
   std::vector<RowTrace> traces;
   std::optional<FinishReason> finish;  // the choice's last delta
   std::string stop_string;
@@ -108,19 +110,21 @@ struct Summary {
   absl::Duration queue, prefill, first_token, decode, total;
 };
 
-// Hears of one request: OnAdmitted once, OnDelta any number of times, OnFinished once, in this order and never at the same time.
-// Called on the frontend's response thread, which serves all requests: no call may block. The frontend drops its reference after OnFinished.
+// Hears of one request: OnAdmitted once, OnDelta any number of times, OnFinished once, in this
+// order and never at the same time. Called on the frontend's response thread, which serves all
+// requests: no call may block. The frontend drops its reference after OnFinished.
 class ResponseObserver {
  public:
   virtual ~ResponseObserver() = default;
 
   virtual void OnAdmitted(const Admission& admission) = 0;
 
-  // False: the reader is too slow and its queue is full. The request is then cancelled (RESOURCE_EXHAUSTED, reason SLOW_READER);
-  // no OnDelta follows.
+  // False: the reader is too slow and its queue is full. The request is then cancelled
+  // (RESOURCE_EXHAUSTED, reason SLOW_READER); no OnDelta follows.
   virtual bool OnDelta(Delta delta) = 0;
 
-  // OK: every choice ended by stop or length. Else the status that the caller gets; choices that had no finishing delta have none.
+  // OK: every choice ended by stop or length. Else the status that the caller gets; choices that
+  // had no finishing delta have none.
   virtual void OnFinished(const absl::Status& status, const Summary& summary) = 0;
 };
 

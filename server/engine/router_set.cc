@@ -19,8 +19,9 @@ absl::Status CheckName(const std::string& name) {
   bool good = !name.empty() && name.size() <= kMaxNameLength && letter(name.front());
   for (const char c : name) good = good && (letter(c) || c == '.' || c == '_' || c == '-');
   if (good && name != kNoRouter) return absl::OkStatus();
-  return InvalidField("name", absl::StrCat("\"", name, "\""),
-                      "1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit; not \"none\"");
+  return InvalidField(
+      "name", absl::StrCat("\"", name, "\""),
+      "1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit; not \"none\"");
 }
 
 }  // namespace
@@ -38,12 +39,15 @@ absl::StatusOr<std::shared_ptr<const LoadedRouter>> RouterSet::Find(const std::s
   return UnknownLocked("router", name);
 }
 
-absl::StatusOr<RouterSet::Loaded> RouterSet::Load(const std::string& name, const std::string& path, bool replace) {
+absl::StatusOr<RouterSet::Loaded> RouterSet::Load(const std::string& name, const std::string& path,
+                                                  bool replace) {
   PENSTOCK_RETURN_IF_ERROR(CheckName(name));
   if (name == own_name_) {
-    return InvalidField("name", name, "another name: this one is reserved for the checkpoint's own gates");
+    return InvalidField("name", name,
+                        "another name: this one is reserved for the checkpoint's own gates");
   }
-  if (path.empty()) return InvalidField("path", "nothing", "a package's folder, relative to routers.root");
+  if (path.empty())
+    return InvalidField("path", "nothing", "a package's folder, relative to routers.root");
   std::lock_guard<std::mutex> loading(loading_);
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -55,8 +59,8 @@ absl::StatusOr<RouterSet::Loaded> RouterSet::Load(const std::string& name, const
     }
     if (!known && static_cast<int>(routers_.size()) >= options_.max_loaded) {
       return MakeError(absl::StatusCode::kResourceExhausted,
-                       absl::StrCat("routers.max_loaded: ", routers_.size(), " routers are loaded, the most is ",
-                                    options_.max_loaded),
+                       absl::StrCat("routers.max_loaded: ", routers_.size(),
+                                    " routers are loaded, the most is ", options_.max_loaded),
                        {.reason = "TOO_MANY_ROUTERS", .field = "name", .retry_after = {}});
     }
   }
@@ -81,7 +85,8 @@ absl::Status RouterSet::Unload(const std::string& name) {
   std::string user = name == own_name_ ? "it is the checkpoint's own" : "";
   if (user.empty() && options_.user_of) user = options_.user_of(name);
   if (!user.empty()) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, absl::StrCat("router ", name, " stays: ", user),
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     absl::StrCat("router ", name, " stays: ", user),
                      {.reason = "ROUTER_IN_USE", .field = "name", .retry_after = {}});
   }
   std::vector<std::string> names;
@@ -102,9 +107,10 @@ std::vector<std::shared_ptr<const LoadedRouter>> RouterSet::List() const {
 }
 
 absl::Status RouterSet::UnknownLocked(const char* field, const std::string& name) const {
-  return MakeError(absl::StatusCode::kNotFound,
-                   absl::StrCat(field, ": got ", name, ", want one of ", absl::StrJoin(NamesLocked(), ", ")),
-                   {.reason = "UNKNOWN_ROUTER", .field = field, .retry_after = {}});
+  return MakeError(
+      absl::StatusCode::kNotFound,
+      absl::StrCat(field, ": got ", name, ", want one of ", absl::StrJoin(NamesLocked(), ", ")),
+      {.reason = "UNKNOWN_ROUTER", .field = field, .retry_after = {}});
 }
 
 void RouterSet::Changed(const std::vector<std::string>& names) const {

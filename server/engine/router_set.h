@@ -15,9 +15,11 @@
 namespace penstock {
 
 // Makes a router from a package folder, given as a path relative to routers.root.
-using RouterLoader = std::function<absl::StatusOr<LoadedRouter>(const std::string& name, const std::string& path)>;
+using RouterLoader =
+    std::function<absl::StatusOr<LoadedRouter>(const std::string& name, const std::string& path)>;
 
-// Thread-safe. Readers take pointers; a router that is replaced or unloaded lives on until the last of them is dropped.
+// Thread-safe. Readers take pointers; a router that is replaced or unloaded lives on until the last
+// of them is dropped.
 class RouterSet {
  public:
   struct Options {
@@ -35,9 +37,10 @@ class RouterSet {
   // NOT_FOUND (reason UNKNOWN_ROUTER), listing the known names.
   absl::StatusOr<std::shared_ptr<const LoadedRouter>> Find(const std::string& name) const;
 
-  // ALREADY_EXISTS: the name is taken and `replace` is false. INVALID_ARGUMENT: a bad name, the reserved one, a path that is absolute
-  // or leaves the root, or what the package itself is refused for. RESOURCE_EXHAUSTED: max_loaded. Returns the new router
-  // and the one that it replaced, if any.
+  // ALREADY_EXISTS: the name is taken and `replace` is false. INVALID_ARGUMENT: a bad name, the
+  // reserved one, a path that is absolute or leaves the root, or what the package itself is refused
+  // for. RESOURCE_EXHAUSTED: max_loaded. Returns the new router and the one that it replaced, if
+  // any.
   struct Loaded {
     std::shared_ptr<const LoadedRouter> router, replaced;
   };
@@ -52,7 +55,8 @@ class RouterSet {
  private:
   void Changed(const std::vector<std::string>& names) const;
   std::vector<std::string> NamesLocked() const;
-  absl::Status UnknownLocked(const char* field, const std::string& name) const;  // what no router is called
+  absl::Status UnknownLocked(const char* field,
+                             const std::string& name) const;  // what no router is called
 
   const Options options_;
   mutable std::mutex mutex_;

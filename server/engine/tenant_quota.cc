@@ -24,12 +24,13 @@ void TenantQuota::Bucket::Fill(double rate, double capacity, absl::Duration now)
   filled = now;
 }
 
-absl::Status TenantQuota::Acquire(const std::string& tenant, const TenantPolicy& policy, std::int64_t prompt_tokens,
-                                  absl::Duration now) {
+absl::Status TenantQuota::Acquire(const std::string& tenant, const TenantPolicy& policy,
+                                  std::int64_t prompt_tokens, absl::Duration now) {
   std::lock_guard<std::mutex> lock(mutex_);
   Use& use = uses_[tenant];
   if (policy.concurrent && use.running >= *policy.concurrent) {
-    return Refuse(tenant, "CONCURRENT", "concurrent", static_cast<double>(*policy.concurrent), absl::Seconds(1));
+    return Refuse(tenant, "CONCURRENT", "concurrent", static_cast<double>(*policy.concurrent),
+                  absl::Seconds(1));
   }
   if (policy.requests_per_second) {
     const double rate = *policy.requests_per_second;

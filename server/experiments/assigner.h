@@ -20,8 +20,10 @@ struct RouterChoice {
   std::string reason;  // "explicit", "pinned" or "default"
 };
 
-// Pure. PERMISSION_DENIED (reason ROUTER_NOT_ALLOWED) where the tenant may not use the router that it would get.
+// Pure. PERMISSION_DENIED (reason ROUTER_NOT_ALLOWED) where the tenant may not use the router that
+// it would get.
 absl::StatusOr<RouterChoice> AssignRouter(const std::string& requested, const std::string& tenant,
-                                          const TenantRouting& routing, const std::string& default_router);
+                                          const TenantRouting& routing,
+                                          const std::string& default_router);
 
 }  // namespace penstock

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.pb.h"
 #include "server/base/check.h"
 #include "server/base/error.h"
 #include "server/config/endpoint.h"
@@ -73,6 +74,8 @@ class RpcServer::State {
   absl::Status Listen(const Options& options, const Endpoint& endpoint) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // gRPC's own health service brings no descriptor: without one, reflection cannot describe it.
+    grpc::health::v1::HealthCheckRequest::descriptor();
     grpc::ServerBuilder builder;
     SetChannelArguments(options, &builder);
     builder.AddListeningPort(endpoint.ToString(), grpc::InsecureServerCredentials(), &port_);

@@ -1,4 +1,5 @@
-// What happens in the server, in its own terms. Only server/telemetry knows under which metric names it is shown.
+// What happens in the server, in its own terms. Only server/telemetry knows under which metric
+// names it is shown.
 #pragma once
 
 #include <cstdint>
@@ -9,20 +10,21 @@
 
 namespace penstock {
 
-// What one router decided in one layer for the rows of one step. Additive; padding and recomputed rows are left out.
+// What one router decided in one layer for the rows of one step. Additive; padding and recomputed
+// rows are left out.
 struct RoutingCounts {
   std::string router;
-  int layer = 0;                        // index in model.layers
+  int layer = 0;  // index in model.layers
   std::int64_t rows = 0;
-  std::vector<std::int64_t> slots;      // [E]: rows routed to each expert; sums to k · rows
-  double entropy = 0;                   // Σ over rows of −Σ_e p ln p, nats
-  double topk_mass = 0;                 // Σ over rows of Σ_{i∈S} p_i
+  std::vector<std::int64_t> slots;  // [E]: rows routed to each expert; sums to k · rows
+  double entropy = 0;               // Σ over rows of −Σ_e p ln p, nats
+  double topk_mass = 0;             // Σ over rows of Σ_{i∈S} p_i
 };
 
 struct RouterStepShare {
   std::string router;
-  std::int64_t rows = 0;         // each counted once, not per layer
-  absl::Duration router_time;    // spent in Route
+  std::int64_t rows = 0;       // each counted once, not per layer
+  absl::Duration router_time;  // spent in Route
 };
 
 enum class StepPhase { kPrefill, kDecode, kMixed };
@@ -40,7 +42,7 @@ struct StepEvent {
   std::vector<RouterStepShare> routers;  // those with rows in the step
   std::vector<RoutingCounts> routing;    // per router and layer
   std::vector<TokenGap> gaps;
-  int expert_passes = 0;                 // grouped expert products of the step: one per sparse layer
+  int expert_passes = 0;  // grouped expert products of the step: one per sparse layer
 };
 
 enum class Api { kGrpc, kOip, kOpenAi };

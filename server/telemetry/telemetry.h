@@ -9,7 +9,8 @@
 
 namespace penstock {
 
-// Thread-safe; no call blocks for long or fails. OnStep and OnLoad come from the engine thread, the others from anywhere.
+// Thread-safe; no call blocks for long or fails. OnStep and OnLoad come from the engine thread, the
+// others from anywhere.
 class Telemetry {
  public:
   virtual ~Telemetry() = default;
@@ -19,7 +20,8 @@ class Telemetry {
   virtual void OnLoad(const LoadEvent& load) = 0;
   // The routers that are loaded now; series of all others disappear.
   virtual void OnRoutersLoaded(const std::vector<std::string>& names) = 0;
-  // A tenant's request was turned away; reason: "requests_per_second", "tokens_per_second", "concurrent" or "queue".
+  // A tenant's request was turned away; reason: "requests_per_second", "tokens_per_second",
+  // "concurrent" or "queue".
   virtual void OnThrottled(std::string_view tenant, std::string_view reason) = 0;
   virtual void OnReload(bool successful) = 0;
 };

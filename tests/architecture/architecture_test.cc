@@ -1,4 +1,5 @@
-// The arrows between the folders, held against every #include; and that no router kind is named outside routers/.
+// The arrows between the folders, held against every #include; and that no router kind is named
+// outside routers/.
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -18,8 +19,8 @@ namespace fs = std::filesystem;
 using ::testing::IsEmpty;
 using ::testing::Not;
 
-// The rooms, by the longest matching prefix, and what each may include beside itself. server/model is three rooms: the
-// interface, the files of a checkpoint with their tokenizer, and the backends.
+// The rooms, by the longest matching prefix, and what each may include beside itself. server/model
+// is three rooms: the interface, the files of a checkpoint with their tokenizer, and the backends.
 const std::map<std::string, std::set<std::string>>& Arrows() {
   static const auto* const arrows = new std::map<std::string, std::set<std::string>>([] {
     const std::set<std::string> leaves = {"proto", "kernels", "routers"};
@@ -36,8 +37,9 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
     for (const char* sibling : {"config", "telemetry", "experiments", "kvcache"}) {
       m[std::string("server/") + sibling] = with({"server/base"});
     }
-    const std::set<std::string> below_scheduler = with(
-        {"server/base", "server/config", "server/telemetry", "server/experiments", "server/kvcache"});
+    const std::set<std::string> below_scheduler =
+        with({"server/base", "server/config", "server/telemetry", "server/experiments",
+              "server/kvcache"});
     m["server/scheduler"] = below_scheduler;
     std::set<std::string> below = below_scheduler;
     below.insert("server/scheduler");
@@ -120,10 +122,11 @@ TEST(ArchitectureTest, EveryIncludeFollowsAnArrow) {
 TEST(ArchitectureTest, TorchStaysInItsFolders) {
   static const std::regex torch(R"(#\s*include\s*[<\"](torch|ATen|c10)/)");
   for (const SourceFile& file : Sources(kCodeFolders)) {
-    const bool may = (file.path.rfind("routers/", 0) == 0 && file.path.rfind("routers/package/", 0) != 0) ||
-                     file.path.rfind("server/model/reference/", 0) == 0 ||
-                     file.path.rfind("server/model/cuda/", 0) == 0 ||
-                     file.path.rfind("server/training/", 0) == 0;
+    const bool may =
+        (file.path.rfind("routers/", 0) == 0 && file.path.rfind("routers/package/", 0) != 0) ||
+        file.path.rfind("server/model/reference/", 0) == 0 ||
+        file.path.rfind("server/model/cuda/", 0) == 0 ||
+        file.path.rfind("server/training/", 0) == 0;
     if (may) continue;
     EXPECT_FALSE(std::regex_search(file.text, torch)) << file.path << " includes torch";
   }
@@ -132,7 +135,9 @@ TEST(ArchitectureTest, TorchStaysInItsFolders) {
 TEST(ArchitectureTest, NoSourceIncludesTorchAndGeneratedMessages) {
   static const std::regex torch(R"(#\s*include\s*[<\"](torch|ATen|c10)/)");
   for (const SourceFile& file : Sources(kCodeFolders)) {
-    EXPECT_FALSE(std::regex_search(file.text, torch) && file.text.find(".pb.h\"") != std::string::npos) << file.path;
+    EXPECT_FALSE(std::regex_search(file.text, torch) &&
+                 file.text.find(".pb.h\"") != std::string::npos)
+        << file.path;
   }
 }
 

@@ -69,12 +69,14 @@ std::vector<Row> OfGenerate() {
   const auto add = [&](const std::string& path, const std::string& value,
                        const std::string& message) {
     const std::size_t dot = path.find('.');
-    rows.push_back(
-        {path,
-         absl::StrCat("text: 'xy' ", path.substr(0, dot), " {", path.substr(dot + 1), ": ", value,
-                      "}",
-                      path == "stopping.max_new_tokens" ? "" : " stopping {max_new_tokens: 2}"),
-         message});
+    const std::string section = path.substr(0, dot);
+    const std::string field = absl::StrCat(path.substr(dot + 1), ": ", value);
+    const std::string two = path == "stopping.max_new_tokens" ? "" : " max_new_tokens: 2";
+    rows.push_back({path,
+                    section == "stopping" ? absl::StrCat("text: 'xy' stopping {", field, two, "}")
+                                          : absl::StrCat("text: 'xy' ", section, " {", field,
+                                                         "} stopping {", two, "}"),
+                    message});
   };
   add("sampling.temperature", "2.5", "sampling.temperature: got 2.5, want a number in [0, 2]");
   add("sampling.top_p", "nan", "sampling.top_p: got nan, want a number in [0, 1]");

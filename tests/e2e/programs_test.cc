@@ -20,7 +20,8 @@ using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// Of every command and its subcommands, as the help of the one above lists them: "penstock routers init" → its help.
+// Of every command and its subcommands, as the help of the one above lists them: "penstock routers
+// init" → its help.
 void CollectHelp(const std::string& command, std::map<std::string, std::string>* pages) {
   std::vector<std::string> arguments = absl::StrSplit(command, ' ');
   const std::string program = arguments.front();
@@ -43,10 +44,12 @@ void CollectHelp(const std::string& command, std::map<std::string, std::string>*
 
 TEST(ProgramsTest, EveryCommandExplainsItselfByExamplesThatUseItsOwnOptions) {
   std::map<std::string, std::string> pages;
-  for (const char* program : {"penstock", "penstock-cli", "penstock-bench"}) CollectHelp(program, &pages);
-  for (const char* command : {"penstock serve", "penstock check-config", "penstock bench", "penstock routers list", "penstock routers init",
-                              "penstock demo-model", "penstock-cli generate", "penstock-cli chat", "penstock-cli score",
-                              "penstock-cli routers list"}) {
+  for (const char* program : {"penstock", "penstock-cli", "penstock-bench"})
+    CollectHelp(program, &pages);
+  for (const char* command :
+       {"penstock serve", "penstock check-config", "penstock bench", "penstock routers list",
+        "penstock routers init", "penstock demo-model", "penstock-cli generate",
+        "penstock-cli chat", "penstock-cli score", "penstock-cli routers list"}) {
     EXPECT_TRUE(pages.contains(command)) << command;
   }
   int options = 0;
@@ -65,7 +68,8 @@ TEST(ProgramsTest, EveryCommandExplainsItselfByExamplesThatUseItsOwnOptions) {
       for (const std::string& word : std::vector<std::string>(absl::StrSplit(line, ' '))) {
         if (!word.starts_with("--")) continue;
         ++options;
-        EXPECT_THAT(known, ContainsRegex(absl::StrCat(word.substr(0, word.find('=')), "([ ,=]|$)"))) << line;
+        EXPECT_THAT(known, ContainsRegex(absl::StrCat(word.substr(0, word.find('=')), "([ ,=]|$)")))
+            << line;
       }
     }
     EXPECT_GT(examples, 0) << page;
@@ -89,10 +93,14 @@ TEST(ProgramsTest, CheckConfigPrintsEveryViolation) {
   WriteFile(file, "model: {path: m}\nengine: {max_batch: 0, colour: red}\nlimits: {max_n: 1000}\n");
   const ProgramResult bad = RunProgram("penstock", {"check-config", "--config", file});
   EXPECT_EQ(bad.exit_code, 1);
-  EXPECT_THAT(bad.output, AllOf(HasSubstr("engine.max_batch: got '0'"), HasSubstr("engine.colour"), HasSubstr("limits.max_n: got '1000'")));
+  EXPECT_THAT(bad.output, AllOf(HasSubstr("engine.max_batch: got '0'"), HasSubstr("engine.colour"),
+                                HasSubstr("limits.max_n: got '1000'")));
   WriteFile(file, "model: {path: m}\n");
   EXPECT_EQ(RunProgram("penstock", {"check-config", "--config", file}).exit_code, 0);
-  EXPECT_EQ(RunProgram("penstock", {"check-config", "--config", file, "--set", "engine.max_batch=x"}).exit_code, 1);
+  EXPECT_EQ(
+      RunProgram("penstock", {"check-config", "--config", file, "--set", "engine.max_batch=x"})
+          .exit_code,
+      1);
 }
 
 TEST(ProgramsTest, ServeSaysWhatIsWrongAndExitsWithOne) {
@@ -108,7 +116,8 @@ TEST(ProgramsTest, ServeSaysWhatIsWrongAndExitsWithOne) {
 TEST(ProgramsTest, InspectShowsAPackageAndRefusesAnotherModels) {
   const TinyModel& model = TinyModel::Get();
   const std::string package = model.folder() + "/routers/" + model.kinds().front();
-  const ProgramResult good = RunProgram("penstock", {"routers", "inspect", package, "--model", model.folder() + "/model"});
+  const ProgramResult good =
+      RunProgram("penstock", {"routers", "inspect", package, "--model", model.folder() + "/model"});
   EXPECT_EQ(good.exit_code, 0) << good.output;
   EXPECT_THAT(good.output, AllOf(HasSubstr("fingerprint"), HasSubstr("fits")));
   EXPECT_EQ(RunProgram("penstock", {"routers", "inspect", model.folder()}).exit_code, 1);
@@ -118,12 +127,19 @@ TEST(ProgramsTest, TheEngineBenchMeasuresEverySuiteOnACpu) {
   const TinyModel& model = TinyModel::Get();
   TemporaryFolder folder;
   const std::string json = folder / "bench.json";
-  const ProgramResult result =
-      RunProgram("penstock", {"bench", model.folder() + "/model", "--device", "cpu", "--batch", "1,4", "--context", "24",
-                              "--output", "16", "--prefill", "40x3", "--max-context", "128", "--max-batch", "8",
-                              "--prefill-chunk", "32", "--json", json});
+  const ProgramResult result = RunProgram("penstock", {"bench",           model.folder() + "/model",
+                                                       "--device",        "cpu",
+                                                       "--batch",         "1,4",
+                                                       "--context",       "24",
+                                                       "--output",        "16",
+                                                       "--prefill",       "40x3",
+                                                       "--max-context",   "128",
+                                                       "--max-batch",     "8",
+                                                       "--prefill-chunk", "32",
+                                                       "--json",          json});
   ASSERT_EQ(result.exit_code, 0) << result.output;
-  EXPECT_THAT(result.output, AllOf(HasSubstr("decode B=4 at 24"), HasSubstr("prefill 40 x 3"), HasSubstr("all in turn")));
+  EXPECT_THAT(result.output, AllOf(HasSubstr("decode B=4 at 24"), HasSubstr("prefill 40 x 3"),
+                                   HasSubstr("all in turn")));
   const nlohmann::json report = nlohmann::json::parse(std::ifstream(json));
   EXPECT_EQ(report["backend"], "cpu");
   // Two of decoding, one of prefill, one mixed, and for B = 4 each kind and all of them.
@@ -136,10 +152,13 @@ TEST(ProgramsTest, TheEngineBenchMeasuresEverySuiteOnACpu) {
       EXPECT_GT(row["bytes"], 0) << row;
     }
   }
-  const ProgramResult bad = RunProgram("penstock", {"bench", model.folder() + "/model", "--device", "cpu", "--prefill", "4"});
+  const ProgramResult bad = RunProgram(
+      "penstock", {"bench", model.folder() + "/model", "--device", "cpu", "--prefill", "4"});
   EXPECT_EQ(bad.exit_code, 1);
   EXPECT_THAT(bad.output, HasSubstr("--prefill: got 4, want TOKENSxSEQUENCES"));
-  const ProgramResult no_gpu = RunProgram("penstock", {"bench", model.folder() + "/model", "--load-format", "dummy", "--device", "cpu"});
+  const ProgramResult no_gpu =
+      RunProgram("penstock",
+                 {"bench", model.folder() + "/model", "--load-format", "dummy", "--device", "cpu"});
   EXPECT_EQ(no_gpu.exit_code, 1);
   EXPECT_THAT(no_gpu.output, HasSubstr("dummy weights are made on a GPU"));
 }
@@ -159,17 +178,20 @@ TEST(ProgramsTest, TheClientAnswersScoresAndLists) {
   EXPECT_EQ(scored.exit_code, 0) << scored.output;
   const ProgramResult listed = cli({"routers", "list"});
   EXPECT_EQ(listed.exit_code, 0);
-  for (const std::string& kind : TinyModel::Get().kinds()) EXPECT_THAT(listed.output, HasSubstr(kind));
+  for (const std::string& kind : TinyModel::Get().kinds())
+    EXPECT_THAT(listed.output, HasSubstr(kind));
   const ProgramResult unknown = cli({"generate", "--router", "nowhere", "hello"});
   EXPECT_EQ(unknown.exit_code, 1);
   EXPECT_THAT(unknown.output, HasSubstr("UNKNOWN_ROUTER"));
 }
 
 TEST(ProgramsTest, TheBenchLosesNoneOfFiveHundredStreams) {
-  ServerProcess server(TinyModel::Get().Config("auth: {mode: none}\n"), {"--set", "engine.max_batch=256"});
+  ServerProcess server(TinyModel::Get().Config("auth: {mode: none}\n"),
+                       {"--set", "engine.max_batch=256"});
   TemporaryFolder folder;
-  const ProgramResult result = RunProgram(
-      "penstock-bench", {"--server", server.grpc(), "--concurrency", "500", "--requests", "500", "--json", folder / "out.json"});
+  const ProgramResult result =
+      RunProgram("penstock-bench", {"--server", server.grpc(), "--concurrency", "500", "--requests",
+                                    "500", "--json", folder / "out.json"});
   EXPECT_EQ(result.exit_code, 0) << result.output;
   EXPECT_TRUE(nlohmann::json::accept(ReadFile(folder / "out.json")));
 }

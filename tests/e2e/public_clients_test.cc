@@ -99,19 +99,19 @@ TEST_F(GrpcurlTest, GeneratesAtOnceAndAsAStream) {
                         {"stopping", {{"maxNewTokens", 12}, {"ignoreEos", true}}}};
   const ProgramResult unary = Call(absl::StrCat(kInference, "/Generate"), request);
   ASSERT_EQ(unary.exit_code, 0) << unary.output;
-  const json answer = json::parse(unary.output);
-  EXPECT_EQ(answer["requestId"], "from-grpcurl");
+  json answer = json::parse(unary.output);
+  EXPECT_EQ(answer["request_id"], "from-grpcurl");
   EXPECT_EQ(answer["assignment"]["router"], TinyModel::Get().kinds().back());
   EXPECT_EQ(answer["assignment"]["reason"], "explicit");
-  EXPECT_EQ(answer["usage"]["completionTokens"], 12);
-  EXPECT_EQ(answer["choices"][0]["finishReason"], "FINISH_REASON_LENGTH");
+  EXPECT_EQ(answer["usage"]["completion_tokens"], 12);
+  EXPECT_EQ(answer["choices"][0]["finish_reason"], "FINISH_REASON_LENGTH");
 
   const ProgramResult stream = Call(absl::StrCat(kInference, "/GenerateStream"), request);
   ASSERT_EQ(stream.exit_code, 0) << stream.output;
-  const std::vector<json> messages = Messages(stream.output);
+  std::vector<json> messages = Messages(stream.output);
   ASSERT_THAT(messages, SizeIs(testing::Ge(2)));
   EXPECT_EQ(messages.front()["assignment"], answer["assignment"]);
-  EXPECT_EQ(messages.back()["usage"]["completionTokens"], 12);
+  EXPECT_EQ(messages.back()["usage"]["completion_tokens"], 12);
   std::string text;
   for (const json& message : messages) {
     for (const json& delta : message.value("deltas", json::array()))
@@ -129,8 +129,8 @@ TEST_F(GrpcurlTest, AsksForHealthAndRouters) {
   const ProgramResult list = Call(absl::StrCat(kAdmin, "/ListRouters"), json::object());
   ASSERT_EQ(list.exit_code, 0) << list.output;
   std::set<std::string> names;
-  for (const json& router : json::parse(list.output)["routers"])
-    names.insert(router["name"].get<std::string>());
+  const json answer = json::parse(list.output);
+  for (const json& router : answer.at("routers")) names.insert(router["name"].get<std::string>());
   EXPECT_EQ(names, std::set<std::string>(TinyModel::Get().kinds().begin(),
                                          TinyModel::Get().kinds().end()));
 }

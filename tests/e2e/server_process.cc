@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,14 +21,17 @@ namespace penstock {
 namespace {
 
 constexpr char kChatMl[] =
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + "
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] "
+    "+ '<|im_end|>' + "
     "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 // Starts a program with its stdout and stderr, or stderr alone, on a pipe.
-pid_t Spawn(const std::string& name, const std::vector<std::string>& arguments, bool with_stdout, int* read_end) {
+pid_t Spawn(const std::string& name, const std::vector<std::string>& arguments, bool with_stdout,
+            int* read_end) {
   int ends[2];
   PENSTOCK_CHECK(pipe2(ends, O_CLOEXEC) == 0) << "pipe";
-  const std::string path = absl::StrContains(name, "/") ? name : std::string(PENSTOCK_BINARIES) + "/" + name;
+  const std::string path =
+      absl::StrContains(name, "/") ? name : std::string(PENSTOCK_BINARIES) + "/" + name;
   std::vector<char*> argv = {const_cast<char*>(path.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
@@ -36,6 +40,8 @@ pid_t Spawn(const std::string& name, const std::vector<std::string>& arguments, 
   if (pid == 0) {
     dup2(ends[1], STDERR_FILENO);
     if (with_stdout) dup2(ends[1], STDOUT_FILENO);
+    // A test that crashes leaves no server behind.
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     execv(path.c_str(), argv.data());
     _exit(127);
   }
@@ -69,7 +75,8 @@ ProgramResult RunProgram(const std::string& name, const std::vector<std::string>
   const pid_t pid = Spawn(name, arguments, /*with_stdout=*/true, &out);
   ProgramResult result;
   char buffer[4096];
-  for (ssize_t got; (got = read(out, buffer, sizeof(buffer))) > 0;) result.output.append(buffer, got);
+  for (ssize_t got; (got = read(out, buffer, sizeof(buffer))) > 0;)
+    result.output.append(buffer, got);
   close(out);
   result.exit_code = Reap(pid);
   return result;
@@ -81,7 +88,8 @@ const TinyModel& TinyModel::Get() {
 }
 
 TinyModel::TinyModel() {
-  static const TemporaryFolder* const home = new TemporaryFolder;  // goes with the process' own clean-up below
+  static const TemporaryFolder* const home =
+      new TemporaryFolder;  // goes with the process' own clean-up below
   folder_ = home->path();
   std::atexit([] { std::filesystem::remove_all(TinyModel::Get().folder()); });
   const std::string model = folder_ + "/model";
@@ -103,8 +111,9 @@ TinyModel::TinyModel() {
   }
   PENSTOCK_CHECK(kinds_.size() > 1) << "no router kinds";
   for (const std::string& kind : kinds_) {
-    const ProgramResult made = RunProgram(
-        "penstock", {"routers", "init", kind, "--model", model, "--out", folder_ + "/routers/" + kind, "--seed", "3"});
+    const ProgramResult made =
+        RunProgram("penstock", {"routers", "init", kind, "--model", model, "--out",
+                                folder_ + "/routers/" + kind, "--seed", "3"});
     PENSTOCK_CHECK(made.exit_code == 0) << made.output;
   }
 }

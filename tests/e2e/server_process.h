@@ -20,18 +20,20 @@ struct ProgramResult {
   std::string output;  // stdout and stderr, as they came
 };
 
-// Runs one of our binaries ("penstock", "penstock-cli", "penstock-bench"), or the program at a path, to its end. Exit code
-// 127: there is none.
+// Runs one of our binaries ("penstock", "penstock-cli", "penstock-bench"), or the program at a
+// path, to its end. Exit code 127: there is none.
 ProgramResult RunProgram(const std::string& name, const std::vector<std::string>& arguments);
 
-// A folder with model/ (tiny, byte-level tokenizer, ChatML) and routers/KIND of every kind but the checkpoint's own.
-// Written once a process; removed at its end.
+// A folder with model/ (tiny, byte-level tokenizer, ChatML) and routers/KIND of every kind but the
+// checkpoint's own. Written once a process; removed at its end.
 class TinyModel {
  public:
   static const TinyModel& Get();
 
   const std::string& folder() const { return folder_; }
-  const std::vector<std::string>& kinds() const { return kinds_; }  // as `penstock routers list` names them
+  const std::vector<std::string>& kinds() const {
+    return kinds_;
+  }  // as `penstock routers list` names them
   // A configuration that loads them all under their kinds' names, on port 0. `more` is appended.
   std::string Config(const std::string& more = "") const;
 

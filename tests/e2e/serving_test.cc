@@ -57,9 +57,12 @@ struct Streamed {
 std::unique_ptr<Streamed> Stream(Client* client, const v1::GenerateRequest& request) {
   auto streamed = std::make_unique<Streamed>();
   v1::GenerateResponse* response = &streamed->response;
-  streamed->call = client->StartGenerate(
-      request, {.on_message = [response](const v1::GenerateStreamResponse& message) { client::MergeMessage(message, *response); },
-                .on_done = [](const absl::Status&) {}});
+  streamed->call =
+      client->StartGenerate(request, {.on_message =
+                                          [response](const v1::GenerateStreamResponse& message) {
+                                            client::MergeMessage(message, *response);
+                                          },
+                                      .on_done = [](const absl::Status&) {}});
   return streamed;
 }
 
@@ -67,7 +70,8 @@ std::map<std::string, int> RequestsInFlight(Client* client) {
   const auto list = client->ListRouters();
   EXPECT_TRUE(list.ok()) << list.status();
   std::map<std::string, int> counts;
-  for (const v1::RouterDescription& router : list->routers()) counts[router.name()] = router.requests_in_flight();
+  for (const v1::RouterDescription& router : list->routers())
+    counts[router.name()] = router.requests_in_flight();
   return counts;
 }
 
@@ -107,7 +111,9 @@ TEST(ServingTest, AnswersUnderEveryRouterTheSameAloneAndAmongOthers) {
   for (int i = 0; i < 32; ++i) {
     const std::string kind = model.kinds()[i % model.kinds().size()];
     kinds.push_back(i % 2 == 0 ? kind : "");
-    const std::string text = i % 2 == 0 ? "alone or not" : absl::StrCat("another prompt, of another length ", std::string(i, 'x'));
+    const std::string text =
+        i % 2 == 0 ? "alone or not"
+                   : absl::StrCat("another prompt, of another length ", std::string(i, 'x'));
     calls.push_back(Stream(client.get(), Request(text, kind, 24)));
   }
   for (std::size_t i = 0; i < calls.size(); ++i) {
@@ -130,13 +136,15 @@ TEST(ServingTest, CountsEveryExpertSlotAfterMixedTraffic) {
   for (const auto& call : calls) ASSERT_TRUE(call->call->Wait().ok());
   const auto info = client->GetModelInfo();
   ASSERT_TRUE(info.ok());
-  const client::MetricsPage metrics = Metrics(server, "/metrics"), experts = Metrics(server, "/metrics/experts");
+  const client::MetricsPage metrics = Metrics(server, "/metrics"),
+                            experts = Metrics(server, "/metrics/experts");
   for (const std::string& kind : model.kinds()) {
     const auto tokens = metrics.Sum("penstock_router_tokens_total", {{"router", kind}});
     ASSERT_TRUE(tokens.has_value()) << kind;
     EXPECT_GT(*tokens, 0) << kind;
     for (const int layer : info->sparse_layers()) {
-      EXPECT_EQ(experts.Sum("penstock_expert_tokens_total", {{"router", kind}, {"layer", absl::StrCat(layer)}}),
+      EXPECT_EQ(experts.Sum("penstock_expert_tokens_total",
+                            {{"router", kind}, {"layer", absl::StrCat(layer)}}),
                 *tokens * info->experts_per_token())
           << kind << " layer " << layer;
     }
@@ -163,7 +171,8 @@ TEST(ServingTest, SwappingARouterTouchesNoRequestInFlight) {
   load.set_replace(true);
   const auto swapped = client->LoadRouter(load);
   ASSERT_TRUE(swapped.ok()) << swapped.status();
-  EXPECT_EQ(swapped->router().requests_in_flight(), 0) << "those of the replaced package are not its own";
+  EXPECT_EQ(swapped->router().requests_in_flight(), 0)
+      << "those of the replaced package are not its own";
   EXPECT_EQ(swapped->replaced_fingerprint(), before->assignment().package_fingerprint());
   ASSERT_TRUE(running->call->Wait().ok());
   EXPECT_EQ(Exactly(running->response), Exactly(*before));
@@ -179,10 +188,14 @@ TEST(ServingTest, AnUnloadedRouterLeavesTheMetrics) {
   const auto client = server.Connect();
   const std::string kind = model.kinds().back();
   ASSERT_TRUE(client->Generate(Request("x", kind, 3)).ok());
-  EXPECT_TRUE(Metrics(server, "/metrics").Sum("penstock_requests_total", {{"router", kind}}).has_value());
+  EXPECT_TRUE(
+      Metrics(server, "/metrics").Sum("penstock_requests_total", {{"router", kind}}).has_value());
   ASSERT_TRUE(client->UnloadRouter(kind).ok());
-  EXPECT_FALSE(Metrics(server, "/metrics").Sum("penstock_requests_total", {{"router", kind}}).has_value());
-  EXPECT_FALSE(Metrics(server, "/metrics/experts").Sum("penstock_expert_tokens_total", {{"router", kind}}).has_value());
+  EXPECT_FALSE(
+      Metrics(server, "/metrics").Sum("penstock_requests_total", {{"router", kind}}).has_value());
+  EXPECT_FALSE(Metrics(server, "/metrics/experts")
+                   .Sum("penstock_expert_tokens_total", {{"router", kind}})
+                   .has_value());
   EXPECT_EQ(client->Generate(Request("x", kind, 3)).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(client->UnloadRouter("linear").code(), absl::StatusCode::kFailedPrecondition);
 }
@@ -193,7 +206,8 @@ TEST(ServingTest, RefusesPackagesOutsideTheRoot) {
   const auto client = server.Connect();
   const std::string link = model.folder() + "/routers/way-out";
   std::filesystem::create_directory_symlink(model.folder() + "/model", link);
-  for (const std::string& path : {std::string("../model"), std::string("way-out"), model.folder() + "/model", std::string("nowhere")}) {
+  for (const std::string& path : {std::string("../model"), std::string("way-out"),
+                                  model.folder() + "/model", std::string("nowhere")}) {
     v1::LoadRouterRequest load;
     load.set_name("bad");
     load.set_path(path);
@@ -207,14 +221,17 @@ TEST(ServingTest, RefusesPackagesOutsideTheRoot) {
 TEST(ServingTest, PinsAndAllowedRoutersComeFromTheConfiguration) {
   const TinyModel& model = TinyModel::Get();
   const std::string pin = model.kinds().front();
-  ServerProcess server(model.Config("tenants:\n  - {name: acme, routers: [" + pin + "], pin: " + pin + "}\n"));
+  ServerProcess server(
+      model.Config("tenants:\n  - {name: acme, routers: [" + pin + "], pin: " + pin + "}\n"));
   const auto client = server.Connect("acme");
   const auto response = client->Generate(Request("x", "", 2));
   ASSERT_TRUE(response.ok()) << response.status();
   EXPECT_EQ(response->assignment().router(), pin);
   EXPECT_EQ(response->assignment().reason(), "pinned");
-  EXPECT_EQ(client->Generate(Request("x", model.kinds().back(), 2)).status().code(), absl::StatusCode::kPermissionDenied);
-  EXPECT_EQ(server.Connect("nobody")->Generate(Request("x", "", 2)).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(client->Generate(Request("x", model.kinds().back(), 2)).status().code(),
+            absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(server.Connect("nobody")->Generate(Request("x", "", 2)).status().code(),
+            absl::StatusCode::kInvalidArgument);
 }
 
 TEST(ServingTest, ADeadlineIsKept) {
@@ -247,7 +264,8 @@ TEST(ServingTest, ReloadMovesTheQueuesBoundAndSaysWhatGrpcKeeps) {
   const auto config = [](int max_queue, const std::string& more) {
     std::string text = TinyModel::Get().Config();
     const std::string limits = "limits: {";
-    return text.insert(text.find(limits) + limits.size(), absl::StrCat("max_queue: ", max_queue, ", ", more));
+    return text.insert(text.find(limits) + limits.size(),
+                       absl::StrCat("max_queue: ", max_queue, ", ", more));
   };
   ServerProcess server(config(64, ""), {"--set", "engine.max_batch=1"});
   const auto client = server.Connect();
@@ -258,19 +276,25 @@ TEST(ServingTest, ReloadMovesTheQueuesBoundAndSaysWhatGrpcKeeps) {
   server.Signal(SIGHUP);
   ASSERT_TRUE(server.WaitForLog(" reloaded "));
   EXPECT_THAT(server.log(), HasSubstr("limits.max_queue: changed from 64 to 4\""));
-  EXPECT_THAT(server.log(), HasSubstr("limits.max_message_bytes: changed from 4MiB to 1KiB, takes effect at restart"));
-  EXPECT_THAT(server.log(), HasSubstr("limits.max_header_bytes: changed from 16KiB to 2KiB, takes effect at restart"));
+  EXPECT_THAT(
+      server.log(),
+      HasSubstr("limits.max_message_bytes: changed from 4MiB to 1KiB, takes effect at restart"));
+  EXPECT_THAT(
+      server.log(),
+      HasSubstr("limits.max_header_bytes: changed from 16KiB to 2KiB, takes effect at restart"));
   const absl::Status refused = client->Generate(many).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted) << refused;
   EXPECT_THAT(std::string(refused.message()), HasSubstr("limits.max_queue is 4"));
   v1::TokenizeRequest long_text;
   long_text.set_text(std::string(2000, 'x'));
-  EXPECT_TRUE(client->Tokenize(long_text).ok()) << "the old bound on messages stays until a restart";
+  EXPECT_TRUE(client->Tokenize(long_text).ok())
+      << "the old bound on messages stays until a restart";
 }
 
 TEST(ServingTest, ReloadBringsBackWhatTheFileHasOrChangesNothing) {
   const TinyModel& model = TinyModel::Get();
-  ServerProcess server(model.Config(), {"--set", absl::StrCat("routers.max_loaded=", model.kinds().size())});
+  ServerProcess server(model.Config(),
+                       {"--set", absl::StrCat("routers.max_loaded=", model.kinds().size())});
   const auto client = server.Connect();
   const std::string kind = model.kinds().back();
   ASSERT_NE(kind, "linear");
@@ -281,7 +305,8 @@ TEST(ServingTest, ReloadBringsBackWhatTheFileHasOrChangesNothing) {
   ASSERT_TRUE(client->LoadRouter(load).ok());
   server.Signal(SIGHUP);
   ASSERT_TRUE(server.WaitForLog(" reload failed"));
-  EXPECT_THAT(server.log(), HasSubstr(absl::StrCat("routers.max_loaded is ", model.kinds().size())));
+  EXPECT_THAT(server.log(),
+              HasSubstr(absl::StrCat("routers.max_loaded is ", model.kinds().size())));
   EXPECT_FALSE(RequestsInFlight(client.get()).contains(kind));
   ASSERT_TRUE(client->UnloadRouter("operators-own").ok());
   server.Signal(SIGHUP);
@@ -290,7 +315,9 @@ TEST(ServingTest, ReloadBringsBackWhatTheFileHasOrChangesNothing) {
 }
 
 TEST(ServingTest, LogsOneLineForEachRequestAndPromptsOnlyWhenAsked) {
-  const auto config = [](const char* log) { return TinyModel::Get().Config(absl::StrCat("log: {", log, "}\n")); };
+  const auto config = [](const char* log) {
+    return TinyModel::Get().Config(absl::StrCat("log: {", log, "}\n"));
+  };
   ServerProcess server(config("format: text"));
   const auto client = server.Connect();
   const auto reload = [&](const char* log) {
@@ -315,7 +342,8 @@ TEST(ServingTest, LogsOneLineForEachRequestAndPromptsOnlyWhenAsked) {
 
   std::map<std::string, int> lines;
   const std::string log = server.log();
-  for (const std::string& text : std::vector<std::string>(absl::StrSplit(log.substr(log.find('{')), '\n', absl::SkipEmpty()))) {
+  for (const std::string& text : std::vector<std::string>(
+           absl::StrSplit(log.substr(log.find('{')), '\n', absl::SkipEmpty()))) {
     const nlohmann::json line = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
     ASSERT_TRUE(line.is_object()) << text;
     if (line["message"] == "request refused") ++lines["refused"];
@@ -339,7 +367,8 @@ TEST(ServingTest, SigtermLetsRequestsFinish) {
   }
   server.Signal(SIGTERM);
   ASSERT_TRUE(server.WaitForLog(" draining "));
-  EXPECT_EQ(client->Generate(Request("late", "", 2)).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(client->Generate(Request("late", "", 2)).status().code(),
+            absl::StatusCode::kUnavailable);
   EXPECT_TRUE(running->call->Wait().ok());
   EXPECT_EQ(running->response.usage().completion_tokens(), 200);
   EXPECT_EQ(server.Wait(), 0);
@@ -349,7 +378,8 @@ TEST(ServingTest, ASecondSigtermEndsItNow) {
   ServerProcess server(TinyModel::Get().Config());
   const auto client = server.Connect();
   std::vector<std::unique_ptr<Streamed>> running;
-  for (int i = 0; i < 200; ++i) running.push_back(Stream(client.get(), Request(absl::StrCat("drain ", i), "", 200)));
+  for (int i = 0; i < 200; ++i)
+    running.push_back(Stream(client.get(), Request(absl::StrCat("drain ", i), "", 200)));
   while (client->GetLoad()->running() == 0) {
   }
   server.Signal(SIGTERM);
@@ -357,7 +387,8 @@ TEST(ServingTest, ASecondSigtermEndsItNow) {
   server.Signal(SIGTERM);
   EXPECT_EQ(server.Wait(), 0);
   int cut = 0;
-  for (const auto& call : running) cut += call->call->Wait().code() == absl::StatusCode::kUnavailable;
+  for (const auto& call : running)
+    cut += call->call->Wait().code() == absl::StatusCode::kUnavailable;
   EXPECT_GT(cut, 0);
 }
 
@@ -366,7 +397,8 @@ TEST(ServingTest, HealthPagesAndConfiguration) {
   for (const char* path : {"/healthz", "/readyz", "/debug/config"}) {
     EXPECT_TRUE(client::HttpGet(server.ops(), path, absl::Seconds(10)).ok()) << path;
   }
-  EXPECT_THAT(*client::HttpGet(server.ops(), "/debug/config", absl::Seconds(10)), HasSubstr("max_batch: 64"));
+  EXPECT_THAT(*client::HttpGet(server.ops(), "/debug/config", absl::Seconds(10)),
+              HasSubstr("max_batch: 64"));
   EXPECT_FALSE(client::HttpGet(server.ops(), "/nowhere", absl::Seconds(10)).ok());
 }
 

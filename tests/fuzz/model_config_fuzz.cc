@@ -9,7 +9,8 @@
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(bytes), size);
   const auto config = penstock::ParseModelConfig(text, "config.json");
-  if (config.ok() && (config->hidden_size <= 0 || config->top_k > config->experts)) __builtin_trap();
+  if (config.ok() && (config->hidden_size <= 0 || config->top_k > config->experts))
+    __builtin_trap();
   penstock::ModelConfig model;
   model.vocab_size = 1000;
   const auto generation = penstock::ParseGenerationConfig(text, "generation_config.json", model);

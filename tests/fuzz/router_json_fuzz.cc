@@ -1,4 +1,5 @@
-// Any bytes as router.json, against a catalogue of two kinds that have every sort of hyperparameter.
+// Any bytes as router.json, against a catalogue of two kinds that have every sort of
+// hyperparameter.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -25,10 +26,11 @@ const penstock::RouterCatalogue& Catalogue() {
                      {.name = "gelu", .summary = "", .words = {"erf", "tanh"}}};
     made->Add(network);
     penstock::RouterKind table = Kind("hash");
-    table.hyper = {{.name = "vocab_size",
-                    .summary = "",
-                    .most = 1 << 20,
-                    .of_model = [](const penstock::RouterShape& shape) { return shape.vocab_size; }}};
+    table.hyper = {
+        {.name = "vocab_size",
+         .summary = "",
+         .most = 1 << 20,
+         .of_model = [](const penstock::RouterShape& shape) { return shape.vocab_size; }}};
     made->Add(table);
     return made;
   }();
@@ -42,7 +44,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   const auto package = penstock::ParseRouterJson("router.json", text, Catalogue());
   // What is accepted stays so when it is written and read again.
   if (package.ok() &&
-      !penstock::ParseRouterJson("router.json", penstock::FormatRouterJson(*package), Catalogue()).ok()) {
+      !penstock::ParseRouterJson("router.json", penstock::FormatRouterJson(*package), Catalogue())
+           .ok()) {
     __builtin_trap();
   }
   return 0;

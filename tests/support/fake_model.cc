@@ -6,8 +6,8 @@
 
 namespace penstock {
 
-TokenId FakeNextToken(const std::vector<TokenId>& tokens, const std::string& fingerprint, TokenId first_token,
-                      int tokens_span) {
+TokenId FakeNextToken(const std::vector<TokenId>& tokens, const std::string& fingerprint,
+                      TokenId first_token, int tokens_span) {
   std::uint64_t hash = 0xcbf29ce484222325;  // FNV-1a
   const auto mix = [&hash](std::uint64_t value) { hash = (hash ^ value) * 0x100000001b3; };
   for (const char c : fingerprint) mix(static_cast<unsigned char>(c));
@@ -54,9 +54,11 @@ absl::StatusOr<StepResult> FakeModel::Await() {
     }
   }
   for (const auto& [router, count] : rows) {
-    result.routers.push_back({.router = router, .rows = count, .router_time = absl::Microseconds(1)});
+    result.routers.push_back(
+        {.router = router, .rows = count, .router_time = absl::Microseconds(1)});
     for (const int layer : spec_.sparse_layers) {
-      RoutingCounts counts{.router = router, .layer = layer, .rows = count, .slots = {count, count, 0, 0}};
+      RoutingCounts counts{
+          .router = router, .layer = layer, .rows = count, .slots = {count, count, 0, 0}};
       result.routing.push_back(std::move(counts));
     }
   }
@@ -74,7 +76,8 @@ SequenceResult FakeModel::Run(const PlannedSequence& planned, const StepPlan& pl
     if (static_cast<int>(history.size()) <= position) history.resize(position + 1);
     if (token != kTokenOfPreviousStep) history[position] = token;
     if (spec.output.prompt_logprobs && position + 1 < static_cast<int>(spec.prompt.size())) {
-      result.prompt_scores.push_back({.token = {.token = spec.prompt[position + 1], .logprob = -1}, .top = {}});
+      result.prompt_scores.push_back(
+          {.token = {.token = spec.prompt[position + 1], .logprob = -1}, .top = {}});
     }
   }
   if (const auto failure = failures_.find(planned.id); failure != failures_.end()) {
@@ -86,7 +89,8 @@ SequenceResult FakeModel::Run(const PlannedSequence& planned, const StepPlan& pl
   history.resize(planned.first_position + planned.num_rows);
   TokenId next = FakeNextToken(history, spec.router == nullptr ? "" : spec.router->fingerprint,
                                options_.first_token, options_.tokens_span);
-  if (const auto script = scripts_.find(planned.id); script != scripts_.end() && !script->second.empty()) {
+  if (const auto script = scripts_.find(planned.id);
+      script != scripts_.end() && !script->second.empty()) {
     next = script->second.front();
     script->second.pop_front();
   }

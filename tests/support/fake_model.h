@@ -12,9 +12,10 @@
 
 namespace penstock {
 
-// What FakeModel samples after `tokens` under the router with this fingerprint: in [first_token, first_token + tokens_span).
-TokenId FakeNextToken(const std::vector<TokenId>& tokens, const std::string& fingerprint, TokenId first_token,
-                      int tokens_span);
+// What FakeModel samples after `tokens` under the router with this fingerprint: in [first_token,
+// first_token + tokens_span).
+TokenId FakeNextToken(const std::vector<TokenId>& tokens, const std::string& fingerprint,
+                      TokenId first_token, int tokens_span);
 
 class FakeModel final : public Model {
  public:

@@ -1,4 +1,5 @@
-// A byte-level tokenizer without merges: id = byte, and behind them <|endoftext|> 256, <|im_start|> 257, <|im_end|> 258.
+// A byte-level tokenizer without merges: id = byte, and behind them <|endoftext|> 256, <|im_start|>
+// 257, <|im_end|> 258.
 #pragma once
 
 #include <memory>

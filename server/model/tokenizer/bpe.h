@@ -43,7 +43,7 @@ class BpeModel {
   bool AddMerge(int32_t left, int32_t right, int32_t id);
 
   // A word that is encoded as `id` without looking at the merges (`ignore_merges`).
-  void AddWholeWord(std::string bytes, int32_t id) { whole_words_.emplace(std::move(bytes), id); }
+  void AddWholeWord(const std::string& bytes, int32_t id) { whole_words_.emplace(bytes, id); }
 
   // Appends the tokens of one word to `ids`: O(n log n) for n bytes. n < 2^31.
   void Encode(std::string_view word, BpeScratch* scratch, std::vector<int32_t>* ids) const;

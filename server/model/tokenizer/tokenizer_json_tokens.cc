@@ -48,7 +48,7 @@ absl::Status TokenizerJson::ReadModel(const Json& model) {
   if (!ignore_merges) return absl::OkStatus();
   for (const auto& [token, id] : tokenizer_->ids_) {
     if (auto bytes = BytesOfLetters(token); bytes && !bytes->empty()) {
-      tokenizer_->model_.AddWholeWord(*std::move(bytes), id);
+      tokenizer_->model_.AddWholeWord(*bytes, id);
     }
   }
   return absl::OkStatus();

@@ -17,8 +17,9 @@ TEST(ErrorTest, InvalidFieldNamesFieldValueAndWhatWasWanted) {
 }
 
 TEST(ErrorTest, RetryAfterSurvivesTheStatus) {
-  const absl::Status status = MakeError(absl::StatusCode::kResourceExhausted, "full",
-                                        {.reason = "QUEUE_FULL", .field = {}, .retry_after = absl::Milliseconds(1500)});
+  const absl::Status status =
+      MakeError(absl::StatusCode::kResourceExhausted, "full",
+                {.reason = "QUEUE_FULL", .field = {}, .retry_after = absl::Milliseconds(1500)});
   EXPECT_EQ(GetErrorDetail(status)->retry_after, absl::Milliseconds(1500));
 }
 

@@ -28,7 +28,8 @@ class LogTest : public ::testing::Test {
 };
 
 TEST_F(LogTest, TextLineHasLevelMessageAndFields) {
-  Log(LogLevel::kWarning, "reload failed", {{"path", std::string("a b")}, {"tries", std::int64_t{3}}, {"ok", false}});
+  Log(LogLevel::kWarning, "reload failed",
+      {{"path", std::string("a b")}, {"tries", std::int64_t{3}}, {"ok", false}});
   ASSERT_EQ(lines_.size(), 1u);
   EXPECT_THAT(lines_[0], HasSubstr(" warning reload failed path=\"a b\" tries=3 ok=false"));
 }
@@ -61,7 +62,8 @@ TEST_F(LogTest, ThreadsNeverShareALine) {
   }
   for (std::thread& thread : threads) thread.join();
   ASSERT_EQ(lines_.size(), 400u);
-  for (const std::string& line : lines_) EXPECT_THAT(line, HasSubstr("info m k=" + std::string(50, 'x')));
+  for (const std::string& line : lines_)
+    EXPECT_THAT(line, HasSubstr("info m k=" + std::string(50, 'x')));
 }
 
 }  // namespace

@@ -60,7 +60,8 @@ TEST(Reload, SaysWhatTakesEffectAtRestartAndKeepsIt) {
       "model: {path: /other}\nengine: {max_batch: 128, kv_memory: 4GiB}\n"
       "tenants: [{name: acme, weight: 1}, {name: beta}]\n"
       "routers: {root: /r, load: [{name: m, path: m}]}\n"
-      "auth: {mode: none}\ndrain_timeout: 5s\nlimits: {max_n: 1, max_message_bytes: 1MiB, max_header_bytes: 8KiB}\n");
+      "auth: {mode: none}\ndrain_timeout: 5s\nlimits: {max_n: 1, max_message_bytes: 1MiB, "
+      "max_header_bytes: 8KiB}\n");
   const auto reload = DiffForReload(Config(kRunning), updated);
   EXPECT_THAT(
       Lines(reload),

@@ -17,8 +17,8 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::Not;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 struct Outcome {
@@ -60,7 +60,8 @@ class EngineTest : public ::testing::TestWithParam<int> {
     spec.id = id;
     spec.tenant = "default";
     spec.router = router_;
-    for (int i = 0; i < prompt_tokens; ++i) spec.prompt.push_back(static_cast<TokenId>(id * 7 + i) % 200);
+    for (int i = 0; i < prompt_tokens; ++i)
+      spec.prompt.push_back(static_cast<TokenId>(id * 7 + i) % 200);
     spec.stopping.max_new_tokens = max_new_tokens;
     return spec;
   }
@@ -82,8 +83,8 @@ class EngineTest : public ::testing::TestWithParam<int> {
     FAIL() << "the engine never came to rest";
   }
 
-  std::shared_ptr<const LoadedRouter> router_ = std::make_shared<const LoadedRouter>(
-      LoadedRouter{.name = "r", .fingerprint = "f", .path = {}, .loaded_at = {}, .router = nullptr});
+  std::shared_ptr<const LoadedRouter> router_ = std::make_shared<const LoadedRouter>(LoadedRouter{
+      .name = "r", .fingerprint = "f", .path = {}, .loaded_at = {}, .router = nullptr});
   FakeClock clock_;
   FakeTelemetry telemetry_;
   absl::Status lost_;
@@ -151,7 +152,8 @@ TEST_P(EngineTest, TheQueuesBoundMovesWhileSequencesWait) {
   EXPECT_EQ(GetErrorDetail(refused)->reason, "QUEUE_FULL");
   EXPECT_THAT(std::string(refused.message()), HasSubstr("limits.max_queue is 2"));
   RunUntilIdle();
-  for (SequenceId id = 1; id <= 10; ++id) EXPECT_EQ(outcomes_[id].finish, FinishReason::kLength) << id;
+  for (SequenceId id = 1; id <= 10; ++id)
+    EXPECT_EQ(outcomes_[id].finish, FinishReason::kLength) << id;
   EXPECT_TRUE(submit(11, 14).ok());
   EXPECT_FALSE(submit(15, 15).ok());
 }
@@ -195,7 +197,8 @@ TEST_P(EngineTest, ALostDeviceEndsEverythingAndRefusesMore) {
   Make();
   ASSERT_TRUE(engine_->Submit({Spec(1, 3, 5), Spec(2, 3, 5)}).ok());
   engine_->RunStep();
-  model_->FailNextStep(absl::UnavailableError("CUDA error: an illegal memory access was encountered"));
+  model_->FailNextStep(
+      absl::UnavailableError("CUDA error: an illegal memory access was encountered"));
   RunUntilIdle();
   EXPECT_EQ(lost_.code(), absl::StatusCode::kUnavailable);
   for (const SequenceId id : {1, 2}) {

@@ -14,20 +14,26 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 std::shared_ptr<const LoadedRouter> Own() {
-  return std::make_shared<const LoadedRouter>(
-      LoadedRouter{.name = "own", .fingerprint = "0", .path = {}, .loaded_at = {}, .router = nullptr});
+  return std::make_shared<const LoadedRouter>(LoadedRouter{
+      .name = "own", .fingerprint = "0", .path = {}, .loaded_at = {}, .router = nullptr});
 }
 
 class RouterSetTest : public ::testing::Test {
  protected:
   RouterSet::Options options_{
-      .loader = [](const std::string& name, const std::string& path) -> absl::StatusOr<LoadedRouter> {
-        if (path == "bad") return absl::InvalidArgumentError("bad/router.json: format: got 2, want 1");
-        return LoadedRouter{.name = name, .fingerprint = path, .path = path, .loaded_at = {}, .router = nullptr};
+      .loader = [](const std::string& name,
+                   const std::string& path) -> absl::StatusOr<LoadedRouter> {
+        if (path == "bad")
+          return absl::InvalidArgumentError("bad/router.json: format: got 2, want 1");
+        return LoadedRouter{
+            .name = name, .fingerprint = path, .path = path, .loaded_at = {}, .router = nullptr};
       },
       .max_loaded = 3,
       .on_change = [this](const std::vector<std::string>& names) { names_ = names; },
-      .user_of = [](const std::string& name) { return std::string(name == "used" ? "it is the default" : ""); }};
+      .user_of =
+          [](const std::string& name) {
+            return std::string(name == "used" ? "it is the default" : "");
+          }};
   std::vector<std::string> names_;
 };
 
@@ -57,15 +63,18 @@ TEST_F(RouterSetTest, ReplacesOnlyWhenAsked) {
 TEST_F(RouterSetTest, ABadPackageChangesNothing) {
   RouterSet set(options_, Own());
   ASSERT_TRUE(set.Load("b", "p", false).ok());
-  EXPECT_THAT(std::string(set.Load("b", "bad", true).status().message()), HasSubstr("format: got 2"));
+  EXPECT_THAT(std::string(set.Load("b", "bad", true).status().message()),
+              HasSubstr("format: got 2"));
   EXPECT_EQ((*set.Find("b"))->fingerprint, "p");
 }
 
 TEST_F(RouterSetTest, RefusesBadAndReservedNames) {
   RouterSet set(options_, Own());
-  for (const std::string& name : {std::string(), std::string("none"), std::string("own"), std::string("-a"), std::string("A"),
-                                  std::string("a/b"), std::string(64, 'a')}) {
-    EXPECT_EQ(set.Load(name, "p", true).status().code(), absl::StatusCode::kInvalidArgument) << name;
+  for (const std::string& name :
+       {std::string(), std::string("none"), std::string("own"), std::string("-a"), std::string("A"),
+        std::string("a/b"), std::string(64, 'a')}) {
+    EXPECT_EQ(set.Load(name, "p", true).status().code(), absl::StatusCode::kInvalidArgument)
+        << name;
   }
   EXPECT_EQ(set.Load("b", "", true).status().code(), absl::StatusCode::kInvalidArgument);
 }

@@ -56,7 +56,8 @@ TEST(TenantQuotaTest, ARefusalTakesNothing) {
   policy.requests_per_second = 10;
   policy.tokens_per_second = 10;
   EXPECT_TRUE(quota.Acquire("a", policy, 10, kStart).ok());
-  for (int i = 0; i < 50; ++i) EXPECT_EQ(ReasonOf(quota.Acquire("a", policy, 1, kStart)), "TOKENS_PER_SECOND");
+  for (int i = 0; i < 50; ++i)
+    EXPECT_EQ(ReasonOf(quota.Acquire("a", policy, 1, kStart)), "TOKENS_PER_SECOND");
   EXPECT_TRUE(quota.Acquire("a", policy, 1, kStart + absl::Milliseconds(100)).ok());
 }
 

@@ -33,7 +33,8 @@ TEST(AssignerTest, ThenTheDefault) {
 TEST(AssignerTest, RefusesWhatTheTenantMayNotUse) {
   const auto choice = AssignRouter("c", "acme", {.allowed = {{"a", "b"}}, .pin = ""}, "a");
   EXPECT_EQ(choice.status().code(), absl::StatusCode::kPermissionDenied);
-  EXPECT_THAT(std::string(choice.status().message()), HasSubstr("got c (explicit), but tenant acme may use only: a, b"));
+  EXPECT_THAT(std::string(choice.status().message()),
+              HasSubstr("got c (explicit), but tenant acme may use only: a, b"));
   EXPECT_EQ(GetErrorDetail(choice.status())->reason, "ROUTER_NOT_ALLOWED");
 }
 

@@ -69,8 +69,8 @@ std::shared_ptr<const LoadedRouter> ModelRunner::MakeAnother(const std::string& 
   LoadedRouter made;
   made.name = kind;
   made.fingerprint = PackageFingerprint(package);
-  made.router = Must(MakeRouter(package, model, {.dtype = TorchType(model_->spec().dtype),
-                                                .device = options_.device}));
+  made.router = Must(MakeRouter(
+      package, model, {.dtype = TorchType(model_->spec().dtype), .device = options_.device}));
   return std::make_shared<const LoadedRouter>(std::move(made));
 }
 

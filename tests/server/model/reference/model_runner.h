@@ -29,7 +29,8 @@ struct RunnerAnswer {
 
 struct RunnerOptions {
   ReferenceModelOptions model = {.num_blocks = 256};
-  Scheduler::Options scheduler = {};  // block_tokens, num_blocks and max_uncommitted are the model's
+  Scheduler::Options scheduler =
+      {};  // block_tokens, num_blocks and max_uncommitted are the model's
   std::uint64_t router_seed = 1;
   // Another backend, and where its routers' tensors stand.
   std::function<absl::StatusOr<std::unique_ptr<Model>>(const Checkpoint&)> make_model = nullptr;
