@@ -7,7 +7,7 @@ namespace penstock {
 
 // The driver's description of a bf16 tensor. Made once, when the weights have their final address,
 // and read by every launch that streams them.
-struct alignas(64) TileMap {
+struct alignas(128) TileMap {
   unsigned char bytes[128] = {};
 };
 

@@ -1,0 +1,475 @@
+// The kernel behind the experts' and the dense products for few rows: y = x Wᵀ where the time is
+// that of reading W once. Persistent CTAs stream tiles of W through shared memory; nothing ever
+// drains: while the last stages of one tile are multiplied, the first ones of the next are loading.
+//
+// A CTA's warps: one or two warpgroups multiply (wgmma, the weights as the 64-row operand, so that
+// a handful of tokens wastes little); one thread asks the copy engine for weights, and does so for
+// the tiles that are known in advance before the previous kernel has finished; four warps gather
+// token rows; one warp cuts the experts' lists into jobs. Sums run over the columns in order, 16 at
+// a time, in every shape of tile: bits do not depend on the batch.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "kernels/cuda_launch.cuh"
+#include "kernels/tile_copy.cuh"
+#include "kernels/wgmma.cuh"
+
+namespace penstock::streaming {
+
+enum class Product {
+  kGateUp,     // bf16 silu(gate)·up; tokens by list or all
+  kDown,       // bf16; tokens by list or all
+  kDenseF32,   // all tokens; columns may be split
+  kDenseBf16,  // all tokens
+};
+
+constexpr bool IsDense(Product product) {
+  return product == Product::kDenseF32 || product == Product::kDenseBf16;
+}
+
+struct Params {
+  const __nv_bfloat16* x;  // token rows, n apart
+  void* y;
+  const std::int32_t* expert_offsets;  // [experts + 1]
+  const std::int32_t* slots;
+  std::int32_t* next_tile;  // [2]: tiles handed out, CTAs finished; null: tiles by a fixed stride
+  int rows, n, m;           // m: outputs of a matrix, after SiLU
+  int experts, shared, k;
+  int splits, part;  // of the columns, dense products only
+  int row_groups;    // tiles over m
+  int fixed_every;   // of so many tiles one needs no list, until these are used up; 1: they come
+                     // first
+  int weight_slots, token_slots;
+  int job_capacity;
+};
+
+constexpr int kColumns = 128;      // of a stage
+constexpr int kPanelColumns = 64;  // 128 bytes, the swizzle's span
+constexpr int kPanels = kColumns / kPanelColumns;
+constexpr int kBoxBytes = 64 * 128;  // 64 rows of a panel
+constexpr int kTokenWarps = 4;
+constexpr int kMaxSlots = 16;
+// Tiles that the weight thread may be ahead of the slowest warp: a tile has at least one stage.
+constexpr int kTileQueue = 32;
+static_assert(kTileQueue >= kMaxSlots + 2);
+
+// One tile of work. `count` token rows: those of slots[first…], or rows first… of the batch.
+struct Tile {
+  int matrix;  // expert; of a dense product: which part of the columns; −1: no more tiles
+  int group;   // of outputs
+  int first;
+  int count;
+};
+
+// Rows of one expert that go through together.
+struct Job {
+  int first;  // into slots
+  std::uint16_t expert;
+  std::uint16_t count;
+};
+
+struct Shared {
+  std::uint64_t weights_full[kMaxSlots], weights_empty[kMaxSlots];
+  std::uint64_t tokens_full[kMaxSlots], tokens_empty[kMaxSlots];
+  std::uint64_t tile_ready[kTileQueue];
+  std::uint64_t jobs_ready;
+  Tile tiles[kTileQueue];
+  int job_count;
+};
+
+__host__ __device__ constexpr int WeightSlotBytes(int warpgroups) {
+  return warpgroups * kPanels * kBoxBytes;
+}
+__host__ __device__ constexpr int TokenSlotBytes(int max_tokens) {
+  return max_tokens * kColumns * 2;
+}
+// What lies before the rings.
+__host__ __device__ constexpr int HeaderBytes(int job_capacity) {
+  return (static_cast<int>(sizeof(Shared) + job_capacity * sizeof(Job)) + 1023) / 1024 * 1024;
+}
+__host__ __device__ constexpr int Threads(int warpgroups) {
+  return warpgroups * 128 + (2 + kTokenWarps) * 32;
+}
+
+// A place in a ring of slots, and the parity of the round.
+struct Cursor {
+  int slot = 0;
+  int parity = 0;
+  __device__ __forceinline__ void Next(int slots) {
+    if (++slot == slots) {
+      slot = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// M(M(silu(M(gate))) · M(up)), M rounding to bf16.
+__device__ __forceinline__ __nv_bfloat16 GatedSilu(float gate, float up) {
+  const float g = __bfloat162float(__float2bfloat16(gate));
+  const float u = __bfloat162float(__float2bfloat16(up));
+  const float silu = __bfloat162float(__float2bfloat16(g / (1.0f + __expf(-g))));
+  return __float2bfloat16(silu * u);
+}
+
+template <Product kProduct, int kWarpgroups, int kMaxTokens>
+class Kernel {
+ public:
+  __device__ __forceinline__ Kernel(const Params& params, const TileMap* map, unsigned char* memory)
+      : p_(params), map_(map), shared_(*reinterpret_cast<Shared*>(memory)) {
+    jobs_ = reinterpret_cast<Job*>(memory + sizeof(Shared));
+    weights_ = SharedAddress(memory) + HeaderBytes(p_.job_capacity);
+    tokens_ = weights_ + p_.weight_slots * WeightSlotBytes(kWarpgroups);
+  }
+
+  __device__ __forceinline__ void Run() {
+    const int warp = threadIdx.x / 32;
+    if (threadIdx.x == 0) InitBarriers();
+    __syncthreads();
+    LetNextKernelStart();
+    if (warp < kWarpgroups * 4) {
+      WaitForEarlierKernels();
+      Multiply();
+    } else if (warp == kWarpgroups * 4) {
+      if (threadIdx.x % 32 == 0) LoadWeights();
+    } else if (warp == kWarpgroups * 4 + 1) {
+      WaitForEarlierKernels();
+      if constexpr (!IsDense(kProduct)) ListJobs();
+    } else {
+      WaitForEarlierKernels();
+      GatherTokens(threadIdx.x - (kWarpgroups * 4 + 2) * 32);
+    }
+  }
+
+ private:
+  static constexpr int kRows = kWarpgroups * 64;  // of W, in a tile
+  static constexpr int kOutputs = kProduct == Product::kGateUp ? kRows / 2 : kRows;
+  static constexpr int kPanelBytes = kMaxTokens * 128;  // of tokens
+
+  __device__ __forceinline__ void InitBarriers() {
+    for (int i = 0; i < p_.weight_slots; ++i) {
+      InitBarrier(&shared_.weights_full[i], 1);
+      InitBarrier(&shared_.weights_empty[i], kWarpgroups * 4);
+    }
+    for (int i = 0; i < p_.token_slots; ++i) {
+      InitBarrier(&shared_.tokens_full[i], kTokenWarps * 32);
+      InitBarrier(&shared_.tokens_empty[i], kWarpgroups * 4);
+    }
+    for (int i = 0; i < kTileQueue; ++i) InitBarrier(&shared_.tile_ready[i], 1);
+    InitBarrier(&shared_.jobs_ready, 1);
+    FenceBarrierInit();
+  }
+
+  // ---- Which tiles there are. Those that every row passes need no list.
+  __device__ __forceinline__ int Chunks() const { return (p_.rows + kMaxTokens - 1) / kMaxTokens; }
+
+  __device__ __forceinline__ int FixedTiles() const {
+    return (IsDense(kProduct) ? p_.splits : p_.shared) * p_.row_groups * Chunks();
+  }
+
+  // Chunks of the same weights are neighbours, so that one read of memory serves all.
+  __device__ __forceinline__ Tile FixedTile(int index) const {
+    const int chunks = Chunks(), chunk = index % chunks, rest = index / chunks;
+    const int first = chunk * kMaxTokens, matrix = rest / p_.row_groups;
+    return {.matrix = matrix + (IsDense(kProduct) ? 0 : p_.experts),
+            .group = rest % p_.row_groups,
+            .first = first,
+            .count = min(kMaxTokens, p_.rows - first)};
+  }
+
+  // One warp.
+  __device__ __forceinline__ void ListJobs() {
+    const int lane = threadIdx.x % 32;
+    int listed = 0;
+    for (int base = 0; base < p_.experts; base += 32) {
+      const int expert = base + lane;
+      int first = 0, count = 0;
+      if (expert < p_.experts) {
+        first = p_.expert_offsets[expert];
+        count = p_.expert_offsets[expert + 1] - first;
+      }
+      const int jobs = (count + kMaxTokens - 1) / kMaxTokens;
+      int end = jobs;
+      for (int step = 1; step < 32; step *= 2) {
+        const int other = __shfl_up_sync(~0u, end, step);
+        if (lane >= step) end += other;
+      }
+      for (int i = 0; i < jobs; ++i)
+        jobs_[listed + end - jobs + i] = {
+            .first = first + i * kMaxTokens,
+            .expert = static_cast<std::uint16_t>(expert),
+            .count = static_cast<std::uint16_t>(min(kMaxTokens, count - i * kMaxTokens))};
+      listed += __shfl_sync(~0u, end, 31);
+    }
+    if (lane == 0) shared_.job_count = listed;
+    __syncwarp();
+    if (lane == 0) Arrive(&shared_.jobs_ready);
+  }
+
+  // ---- Weights: one thread.
+  __device__ __forceinline__ Tile TileAt(int index, int fixed, bool* jobs_known) const {
+    const int nth = index / p_.fixed_every;
+    if (index % p_.fixed_every == 0 && nth < fixed) return FixedTile(nth);
+    const int listed = index - min(fixed, nth + 1);
+    constexpr Tile kEnd = {.matrix = -1, .group = 0, .first = 0, .count = 0};
+    if constexpr (IsDense(kProduct)) return kEnd;
+    if (!*jobs_known) {
+      WaitBarrier(&shared_.jobs_ready, 0);
+      *jobs_known = true;
+    }
+    const int job = listed / p_.row_groups;
+    if (job >= shared_.job_count) return kEnd;
+    return {.matrix = jobs_[job].expert,
+            .group = listed % p_.row_groups,
+            .first = jobs_[job].first,
+            .count = jobs_[job].count};
+  }
+
+  // The columns of a tile: [first, end).
+  __device__ __forceinline__ int FirstColumn(const Tile& tile) const {
+    return IsDense(kProduct) ? tile.matrix * p_.part : 0;
+  }
+  __device__ __forceinline__ int EndColumn(const Tile& tile) const {
+    return IsDense(kProduct) ? min(p_.n, FirstColumn(tile) + p_.part) : p_.n;
+  }
+  // At least one, of zeros where a part of the columns is empty: kTileQueue counts on it.
+  __device__ __forceinline__ int Stages(const Tile& tile) const {
+    return max(1, (EndColumn(tile) - FirstColumn(tile) + kColumns - 1) / kColumns);
+  }
+
+  __device__ __forceinline__ void LoadWeights() {
+    PrefetchMap(map_);
+    const int fixed = FixedTiles();
+    const std::uint64_t policy = StreamingPolicy();
+    bool jobs_known = false;
+    Cursor at{.slot = 0, .parity = 1};
+    int index = blockIdx.x;
+    for (int i = 0;; ++i) {
+      const Tile tile = TileAt(index, fixed, &jobs_known);
+      shared_.tiles[i % kTileQueue] = tile;
+      Arrive(&shared_.tile_ready[i % kTileQueue]);
+      if (tile.matrix < 0) break;
+      // Asked for a whole tile before it is needed.
+      index = p_.next_tile != nullptr ? gridDim.x + atomicAdd(p_.next_tile, 1) : index + gridDim.x;
+      const int stages = Stages(tile);
+      for (int stage = 0; stage < stages; ++stage) {
+        const int column = FirstColumn(tile) + stage * kColumns;
+        std::uint64_t* full = &shared_.weights_full[at.slot];
+        const std::uint32_t to = weights_ + at.slot * WeightSlotBytes(kWarpgroups);
+        WaitBarrier(&shared_.weights_empty[at.slot], at.parity);
+        ArriveExpecting(full, WeightSlotBytes(kWarpgroups));
+#pragma unroll
+        for (int box = 0; box < kWarpgroups * kPanels; ++box) {
+          const int warpgroup = box / kPanels, panel = column + box % kPanels * kPanelColumns;
+          if constexpr (kProduct == Product::kGateUp) {
+            LoadGatedBox(to + box * kBoxBytes, map_, panel,
+                         tile.group * (kRows / 16) + warpgroup * 4, tile.matrix, full, policy);
+          } else {
+            LoadBox(to + box * kBoxBytes, map_, panel, tile.group * kRows + warpgroup * 64,
+                    IsDense(kProduct) ? 0 : tile.matrix, full, policy);
+          }
+        }
+        at.Next(p_.weight_slots);
+      }
+    }
+    if (p_.next_tile != nullptr) LeaveCounterAtZero();
+  }
+
+  __device__ __forceinline__ void LeaveCounterAtZero() {
+    __threadfence();
+    if (atomicAdd(p_.next_tile + 1, 1) != static_cast<int>(gridDim.x) - 1) return;
+    p_.next_tile[0] = 0;
+    p_.next_tile[1] = 0;
+  }
+
+  __device__ __forceinline__ Tile NextTile(int i) const {
+    WaitBarrier(&shared_.tile_ready[i % kTileQueue], i / kTileQueue % 2);
+    return shared_.tiles[i % kTileQueue];
+  }
+
+  // ---- Tokens. The row of h or y that a tile's token has; `row` is its row of the batch.
+  __device__ __forceinline__ int Place(const Tile& tile, int token, int* row) const {
+    if constexpr (IsDense(kProduct)) {
+      *row = tile.first + token;
+      return tile.matrix * p_.rows + *row;
+    }
+    if (tile.matrix >= p_.experts) {
+      *row = tile.first + token;
+      return *row * (p_.k + p_.shared) + p_.k + tile.matrix - p_.experts;
+    }
+    const int slot = p_.slots[tile.first + token];
+    *row = slot / p_.k;
+    return slot + *row * p_.shared;
+  }
+
+  // kTokenWarps warps: 16 threads carry a row's 256 bytes of a stage, in the order that
+  // SwizzledOperand describes.
+  __device__ __forceinline__ void GatherTokens(int thread) {
+    constexpr int kUnits = kColumns / 8, kRowsAtOnce = kTokenWarps * 32 / kUnits;
+    static_assert(kRowsAtOnce == 8);
+    const int unit = thread % kUnits, token = thread / kUnits;
+    const std::uint32_t place = unit / 8 * kPanelBytes + token * 128 + ((unit % 8) ^ token) * 16;
+    Cursor at{.slot = 0, .parity = 1};
+    for (int i = 0;; ++i) {
+      const Tile tile = NextTile(i);
+      if (tile.matrix < 0) break;
+      const __nv_bfloat16* from[kMaxTokens / kRowsAtOnce];
+#pragma unroll
+      for (int j = 0; j < kMaxTokens / kRowsAtOnce; ++j) {
+        const int t = j * kRowsAtOnce + token;
+        if (t >= tile.count) break;
+        int row;
+        const int place_of = Place(tile, t, &row);
+        from[j] =
+            p_.x + std::int64_t{kProduct == Product::kDown ? place_of : row} * p_.n + unit * 8;
+      }
+      const int stages = Stages(tile), end = EndColumn(tile);
+      for (int stage = 0; stage < stages; ++stage) {
+        const int column = FirstColumn(tile) + stage * kColumns;
+        const std::uint32_t to = tokens_ + at.slot * TokenSlotBytes(kMaxTokens) + place;
+        const bool inside = column + unit * 8 < end;
+        WaitBarrier(&shared_.tokens_empty[at.slot], at.parity);
+#pragma unroll
+        for (int j = 0; j < kMaxTokens / kRowsAtOnce; ++j) {
+          if (j * kRowsAtOnce + token >= tile.count) break;
+          CopyToShared(to + j * 1024, inside ? from[j] + column : p_.x, inside ? 16 : 0);
+        }
+        ArriveAfterCopies(&shared_.tokens_full[at.slot]);
+        at.Next(p_.token_slots);
+      }
+    }
+  }
+
+  // ---- Products.
+  __device__ __forceinline__ void Multiply() {
+    Cursor weights, tokens;
+    for (int i = 0;; ++i) {
+      const Tile tile = NextTile(i);
+      if (tile.matrix < 0) break;
+      if (kMaxTokens == 8 || tile.count <= 8) {
+        MultiplyTile<8>(tile, &weights, &tokens);
+      } else if (kMaxTokens == 16 || tile.count <= 16) {
+        if constexpr (kMaxTokens >= 16) MultiplyTile<16>(tile, &weights, &tokens);
+      } else if (kMaxTokens == 32 || tile.count <= 32) {
+        if constexpr (kMaxTokens >= 32) MultiplyTile<32>(tile, &weights, &tokens);
+      } else if (kMaxTokens == 64 || tile.count <= 64) {
+        if constexpr (kMaxTokens >= 64) MultiplyTile<64>(tile, &weights, &tokens);
+      } else {
+        if constexpr (kMaxTokens >= 128) MultiplyTile<128>(tile, &weights, &tokens);
+      }
+    }
+  }
+
+  // Straight-line code for each width of tile: the first kTokens columns of the tokens' slots; what
+  // stands in those beyond tile.count reaches only sums that nobody keeps.
+  template <int kTokens>
+  __device__ __forceinline__ void MultiplyTile(const Tile& tile, Cursor* weights, Cursor* tokens) {
+    const int lane = threadIdx.x % 32, warpgroup = threadIdx.x / 128;
+    int places[kTokens / 4];  // of this thread's tokens, asked for before the products
+#pragma unroll
+    for (int j = 0; j < kTokens / 4; ++j) {
+      const int token = j / 2 * 8 + lane % 4 * 2 + j % 2;
+      int row;
+      places[j] = token < tile.count ? Place(tile, token, &row) : -1;
+    }
+    float sum[kTokens / 2];
+#pragma unroll
+    for (int i = 0; i < kTokens / 2; ++i) sum[i] = 0.0f;
+    const int stages = Stages(tile);
+    for (int stage = 0; stage < stages; ++stage) {
+      const std::uint64_t w =
+          SwizzledOperand(weights_ + weights->slot * WeightSlotBytes(kWarpgroups) +
+                          warpgroup * kPanels * kBoxBytes);
+      const std::uint64_t x = SwizzledOperand(tokens_ + tokens->slot * TokenSlotBytes(kMaxTokens));
+      WaitBarrier(&shared_.tokens_full[tokens->slot], tokens->parity);
+      FenceForAsyncProxy();
+      WaitBarrier(&shared_.weights_full[weights->slot], weights->parity);
+      BeginProducts();
+#pragma unroll
+      for (int i = 0; i < kColumns / 16; ++i) {
+        const int panel = i / 4, step = i % 4 * 2;
+        MultiplyAdd<kTokens>(sum, w + panel * (kBoxBytes / 16) + step,
+                             x + panel * (kPanelBytes / 16) + step, true);
+      }
+      CommitProducts();
+      WaitForProducts<0>();
+      if (lane == 0) {
+        Arrive(&shared_.weights_empty[weights->slot]);
+        Arrive(&shared_.tokens_empty[tokens->slot]);
+      }
+      weights->Next(p_.weight_slots);
+      tokens->Next(p_.token_slots);
+    }
+    Store<kTokens>(tile, sum, places);
+  }
+
+  // ---- Results.
+  template <int kTokens>
+  __device__ __forceinline__ void Store(const Tile& tile, const float (&sum)[kTokens / 2],
+                                        const int (&places)[kTokens / 4]) const {
+    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
+    if constexpr (kProduct == Product::kGateUp) {
+      const int output = tile.group * kOutputs + warp * 8 + g;
+#pragma unroll
+      for (int j = 0; j < kTokens / 8; ++j)
+        StorePair(output, &places[2 * j], GatedSilu(sum[4 * j], sum[4 * j + 2]),
+                  GatedSilu(sum[4 * j + 1], sum[4 * j + 3]));
+    } else {
+      const int output = tile.group * kOutputs + warp * 16 + g;
+#pragma unroll
+      for (int j = 0; j < kTokens / 8; ++j) {
+#pragma unroll
+        for (int b = 0; b < 2; ++b) {
+          const float first = sum[4 * j + 2 * b], second = sum[4 * j + 2 * b + 1];
+          if constexpr (kProduct == Product::kDenseF32) {
+            auto* y = static_cast<float*>(p_.y);
+            if (output + 8 * b >= p_.m) continue;
+            if (places[2 * j] >= 0) y[std::int64_t{places[2 * j]} * p_.m + output + 8 * b] = first;
+            if (places[2 * j + 1] >= 0)
+              y[std::int64_t{places[2 * j + 1]} * p_.m + output + 8 * b] = second;
+          } else {
+            StorePair(output + 8 * b, &places[2 * j], __float2bfloat16(first),
+                      __float2bfloat16(second));
+          }
+        }
+      }
+    }
+  }
+
+  // Output `output` of two tokens. Lanes of outputs 2i and 2i + 1 swap a value, so that each stores
+  // two outputs of one token. Every lane of the warp calls.
+  __device__ __forceinline__ void StorePair(int output, const int* places, __nv_bfloat16 first,
+                                            __nv_bfloat16 second) const {
+    auto* y = static_cast<__nv_bfloat16*>(p_.y);
+    const bool odd = threadIdx.x / 4 % 2 == 1;
+    const __nv_bfloat16 other = __shfl_xor_sync(~0u, odd ? first : second, 4);
+    const int place = odd ? places[1] : places[0], even_output = output - odd;
+    if (place < 0) return;
+    const __nv_bfloat16 low = odd ? other : first, high = odd ? second : other;
+    __nv_bfloat16* to = y + std::int64_t{place} * p_.m + even_output;
+    if (p_.m % 2 == 0) {
+      if (even_output < p_.m) *reinterpret_cast<__nv_bfloat162*>(to) = __nv_bfloat162(low, high);
+    } else {
+      if (even_output < p_.m) to[0] = low;
+      if (even_output + 1 < p_.m) to[1] = high;
+    }
+  }
+
+  const Params& p_;
+  const TileMap* map_;
+  Shared& shared_;
+  Job* jobs_;
+  std::uint32_t weights_, tokens_;  // the rings
+};
+
+template <Product kProduct, int kWarpgroups, int kMaxTokens>
+__global__ void __launch_bounds__(Threads(kWarpgroups), 1)
+    StreamingProduct(const __grid_constant__ Params params, const __grid_constant__ TileMap map) {
+  extern __shared__ unsigned char memory[];
+  unsigned char* aligned = memory + (1024 - SharedAddress(memory) % 1024) % 1024;
+  Kernel<kProduct, kWarpgroups, kMaxTokens>(params, &map, aligned).Run();
+}
+
+}  // namespace penstock::streaming

@@ -1,0 +1,70 @@
+// What a product's ring of tiles is filled and emptied with: barriers, boxes of a TileMap by the
+// copy engine (TMA), single 16-byte copies.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/bulk_copy.cuh"
+#include "kernels/tile_map.h"
+
+namespace penstock {
+
+// ---- Barriers (mbarrier): a phase ends when all expected threads and announced bytes have come.
+__device__ __forceinline__ void Arrive(std::uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+}
+
+// Arrives, and lets the phase wait for `bytes` of the copy engine too.
+__device__ __forceinline__ void ArriveExpecting(std::uint64_t* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+
+// Arrives when this thread's earlier CopyToShared have landed.
+__device__ __forceinline__ void ArriveAfterCopies(std::uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(SharedAddress(barrier))
+               : "memory");
+}
+
+// What ordinary stores and CopyToShared wrote, and this thread knows of, becomes visible to wgmma
+// and the copy engine.
+__device__ __forceinline__ void FenceForAsyncProxy() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// 16 bytes from global memory, of which the first `valid` (0 or 16) are read and the rest are
+// zeros.
+__device__ __forceinline__ void CopyToShared(std::uint32_t to, const void* from, int valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid)
+               : "memory");
+}
+
+// ---- The copy engine. `policy` says what L2 keeps.
+__device__ __forceinline__ void PrefetchMap(const TileMap* map) {
+  asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+// One box of a MakeTileMap: rows `row`… of `matrix` at columns `column`….
+__device__ __forceinline__ void LoadBox(std::uint32_t to, const TileMap* map, int column, int row,
+                                        int matrix, std::uint64_t* barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+      "l"(map), "r"(column), "r"(row), "r"(matrix), "r"(SharedAddress(barrier)), "l"(policy)
+      : "memory");
+}
+
+// One box of a MakeGatedTileMap: gate and up rows 8·octet… of `matrix`.
+__device__ __forceinline__ void LoadGatedBox(std::uint32_t to, const TileMap* map, int column,
+                                             int octet, int matrix, std::uint64_t* barrier,
+                                             std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1, {%2, %3, %3, %4, %5}], [%6], %7;" ::"r"(to),
+      "l"(map), "r"(column), "r"(0), "r"(octet), "r"(matrix), "r"(SharedAddress(barrier)),
+      "l"(policy)
+      : "memory");
+}
+
+}  // namespace penstock

@@ -1,0 +1,266 @@
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/bf16.h"
+#include "kernels/expert_products.h"
+#include "tests/kernels/device_array.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::uint16_t kUntouched = 0x7fa5;  // a NaN that no kernel writes
+
+struct LayerShape {
+  std::int64_t d, width, experts, shared, k;
+};
+
+// Which experts each row has, in order of rank; empty: a padding row.
+using Routing = std::vector<std::vector<std::int32_t>>;
+
+Routing RandomRouting(const LayerShape& shape, std::int64_t rows, unsigned seed) {
+  std::mt19937 random(seed);
+  Routing routing(rows);
+  for (auto& experts : routing) {
+    std::vector<std::int32_t> all(shape.experts);
+    std::iota(all.begin(), all.end(), 0);
+    std::shuffle(all.begin(), all.end(), random);
+    experts.assign(all.begin(), all.begin() + shape.k);
+  }
+  return routing;
+}
+
+// Experts 0 … k − 1 take everything.
+Routing OneSidedRouting(const LayerShape& shape, std::int64_t rows) {
+  std::vector<std::int32_t> first(shape.k);
+  std::iota(first.begin(), first.end(), 0);
+  return Routing(rows, first);
+}
+
+std::vector<std::uint16_t> RandomBf16(std::int64_t count, float scale, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, scale);
+  std::vector<std::uint16_t> values(count);
+  for (auto& value : values) value = Bf16OfFloat(normal(random));
+  return values;
+}
+
+// One layer's weights, on the host and on the device.
+struct Layer {
+  explicit Layer(const LayerShape& shape)
+      : shape(shape),
+        gate_up(RandomBf16((shape.experts + shape.shared) * 2 * shape.width * shape.d,
+                           1.5f / std::sqrt(static_cast<float>(shape.d)), 1)),
+        down(RandomBf16((shape.experts + shape.shared) * shape.d * shape.width,
+                        1.0f / std::sqrt(static_cast<float>(shape.width)), 2)),
+        device_gate_up(gate_up),
+        device_down(down),
+        tiles(std::vector<std::int32_t>(4, 0)) {
+    const std::int64_t matrices = shape.experts + shape.shared;
+    has_maps =
+        MakeGatedTileMap(device_gate_up.get(), matrices, shape.width, shape.d, &gate_up_map) &&
+        MakeTileMap(device_down.get(), matrices, shape.d, shape.width, &down_map);
+  }
+
+  LayerShape shape;
+  std::vector<std::uint16_t> gate_up, down;
+  DeviceArray<std::uint16_t> device_gate_up, device_down;
+  DeviceArray<std::int32_t> tiles;
+  TileMap gate_up_map, down_map;
+  bool has_maps = false;
+};
+
+struct Products {
+  std::vector<std::uint16_t> h, y;
+};
+
+// The layer's products of rows x, on the device and by the CPU twins.
+class Batch {
+ public:
+  Batch(const Layer& layer, const Routing& routing, const std::vector<std::uint16_t>& x)
+      : layer_(layer), rows_(static_cast<std::int64_t>(routing.size())), x_(x) {
+    const LayerShape& shape = layer.shape;
+    offsets_.push_back(0);
+    for (std::int32_t expert = 0; expert < shape.experts; ++expert) {
+      for (std::int64_t row = 0; row < rows_; ++row) {
+        const auto& experts = routing[row];
+        const auto rank = std::find(experts.begin(), experts.end(), expert) - experts.begin();
+        if (rank < static_cast<std::int64_t>(experts.size()))
+          slots_.push_back(static_cast<std::int32_t>(row * shape.k + rank));
+      }
+      offsets_.push_back(static_cast<std::int32_t>(slots_.size()));
+    }
+    slots_.resize(rows_ * shape.k, -1);
+  }
+
+  Products OnDevice() const {
+    const DeviceArray<std::uint16_t> x(x_), h(Untouched(layer_.shape.width)),
+        y(Untouched(layer_.shape.d));
+    const DeviceArray<std::int32_t> offsets(offsets_), slots(slots_);
+    ExpertProductsArgs args = Args();
+    args.x = x.get();
+    args.gate_up = layer_.device_gate_up.get();
+    args.down = layer_.device_down.get();
+    if (layer_.has_maps) {
+      args.gate_up_map = &layer_.gate_up_map;
+      args.down_map = &layer_.down_map;
+    }
+    args.expert_offsets = offsets.get();
+    args.slots = slots.get();
+    args.h = h.get();
+    args.y = y.get();
+    args.gate_up_tiles = layer_.tiles.get();
+    args.down_tiles = layer_.tiles.get() + 2;
+    ExpertGateUpCuda(args, nullptr);
+    ExpertDownCuda(args, nullptr);
+    PENSTOCK_CHECK_CUDA(cudaGetLastError());
+    PENSTOCK_CHECK_CUDA(cudaDeviceSynchronize());
+    return {.h = h.Download(), .y = y.Download()};
+  }
+
+  // Down from the device's h, so that each product is held against its own inputs.
+  Products OnCpu(const std::vector<std::uint16_t>& device_h) const {
+    Products products{.h = Untouched(layer_.shape.width), .y = Untouched(layer_.shape.d)};
+    ExpertProductsArgs args = Args();
+    args.x = x_.data();
+    args.gate_up = layer_.gate_up.data();
+    args.down = layer_.down.data();
+    args.expert_offsets = offsets_.data();
+    args.slots = slots_.data();
+    args.h = products.h.data();
+    ExpertGateUpCpu(args);
+    args.h = const_cast<std::uint16_t*>(device_h.data());
+    args.y = products.y.data();
+    ExpertDownCpu(args);
+    return products;
+  }
+
+ private:
+  std::vector<std::uint16_t> Untouched(std::int64_t width) const {
+    return std::vector<std::uint16_t>(rows_ * (layer_.shape.k + layer_.shape.shared) * width,
+                                      kUntouched);
+  }
+  ExpertProductsArgs Args() const {
+    ExpertProductsArgs args;
+    args.rows = rows_;
+    args.d = layer_.shape.d;
+    args.width = layer_.shape.width;
+    args.experts = layer_.shape.experts;
+    args.shared = layer_.shape.shared;
+    args.k = layer_.shape.k;
+    return args;
+  }
+
+  const Layer& layer_;
+  std::int64_t rows_;
+  std::vector<std::uint16_t> x_;
+  std::vector<std::int32_t> offsets_, slots_;
+};
+
+// Sums of the same products in another order, then the same roundings: values agree to a few units
+// in the last place of bf16 (2^-8), where they are not far smaller than their terms.
+void ExpectClose(const std::vector<std::uint16_t>& actual, const std::vector<std::uint16_t>& wanted,
+                 const std::string& what) {
+  ASSERT_EQ(actual.size(), wanted.size());
+  int wrong = 0;
+  for (std::size_t i = 0; i < actual.size() && wrong < 5; ++i) {
+    if (wanted[i] == kUntouched || actual[i] == kUntouched) {
+      if (actual[i] != wanted[i]) {
+        ADD_FAILURE() << what << " at " << i
+                      << (actual[i] == kUntouched ? " left out" : " written");
+        ++wrong;
+      }
+      continue;
+    }
+    const float a = FloatOfBf16(actual[i]), w = FloatOfBf16(wanted[i]);
+    if (!(std::fabs(a - w) <= std::fabs(w) / 64 + 1e-3f)) {
+      ADD_FAILURE() << what << " at " << i << ": " << a << ", wanted " << w;
+      ++wrong;
+    }
+  }
+}
+
+void ExpectAgreement(const Layer& layer, const Routing& routing, const std::string& what) {
+  const auto rows = static_cast<std::int64_t>(routing.size());
+  const Batch batch(layer, routing, RandomBf16(rows * layer.shape.d, 1.0f, 3));
+  const Products device = batch.OnDevice(), cpu = batch.OnCpu(device.h);
+  ExpectClose(device.h, cpu.h, what + ", h");
+  ExpectClose(device.y, cpu.y, what + ", y");
+  EXPECT_THAT(layer.tiles.Download(), testing::Each(0)) << what << ": counters are left at zero";
+}
+
+const std::int64_t kRows[] = {0,  1,  2,  3,  7,  8,   9,   15,  16,  17, 31,
+                              32, 33, 63, 64, 65, 127, 128, 129, 255, 256};
+
+class ExpertProductsCudaTest : public testing::TestWithParam<LayerShape> {};
+
+TEST_P(ExpertProductsCudaTest, AgreesWithItsTwinForEveryNumberOfRows) {
+  const Layer layer(GetParam());
+  for (const std::int64_t rows : kRows)
+    ExpectAgreement(layer, RandomRouting(layer.shape, rows, 4), std::to_string(rows) + " rows");
+}
+
+TEST_P(ExpertProductsCudaTest, TakesAllRowsOnTheSameExperts) {
+  const Layer layer(GetParam());
+  for (const std::int64_t rows : {1, 9, 64, 65, 200, 256}) {
+    ExpectAgreement(layer, OneSidedRouting(layer.shape, rows),
+                    std::to_string(rows) + " rows on the same experts");
+  }
+}
+
+TEST_P(ExpertProductsCudaTest, LeavesPaddingRowsToTheSharedExpert) {
+  const Layer layer(GetParam());
+  for (const std::int64_t rows : {2, 16, 24, 64, 256}) {
+    Routing routing = RandomRouting(layer.shape, rows, 5);
+    for (std::int64_t row = rows * 2 / 3; row < rows; ++row) routing[row].clear();
+    ExpectAgreement(layer, routing, "padded to " + std::to_string(rows));
+  }
+  ExpectAgreement(layer, Routing(8), "nothing but padding");
+}
+
+TEST_P(ExpertProductsCudaTest, GivesARowTheSameBitsAloneAndInEveryBatch) {
+  const Layer layer(GetParam());
+  const LayerShape& shape = layer.shape;
+  const std::int64_t most = 256, places = shape.k + shape.shared;
+  const std::vector<std::uint16_t> x = RandomBf16(most * shape.d, 1.0f, 6);
+  const Routing routing = RandomRouting(shape, most, 7);
+  const Products all = Batch(layer, routing, x).OnDevice();
+  for (const std::int64_t rows : {1, 8, 9, 33, 64, 65, 200}) {
+    const std::int64_t first = most - rows;  // at another place, too
+    const Products some = Batch(layer, Routing(routing.begin() + first, routing.end()),
+                                std::vector<std::uint16_t>(x.begin() + first * shape.d, x.end()))
+                              .OnDevice();
+    EXPECT_TRUE(
+        std::equal(some.h.begin(), some.h.end(), all.h.begin() + first * places * shape.width))
+        << "h, the last " << rows;
+    EXPECT_TRUE(std::equal(some.y.begin(), some.y.end(), all.y.begin() + first * places * shape.d))
+        << "y, the last " << rows;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, ExpertProductsCudaTest,
+    testing::Values(LayerShape{.d = 64, .width = 32, .experts = 8, .shared = 2, .k = 2},
+                    LayerShape{.d = 576, .width = 96, .experts = 16, .shared = 16, .k = 4},
+                    LayerShape{.d = 200, .width = 40, .experts = 70, .shared = 0, .k = 3},
+                    LayerShape{.d = 136, .width = 264, .experts = 5, .shared = 1, .k = 5},
+                    LayerShape{.d = 36, .width = 20, .experts = 4, .shared = 1, .k = 2}),
+    [](const testing::TestParamInfo<LayerShape>& info) {
+      const LayerShape& s = info.param;
+      return "d" + std::to_string(s.d) + "width" + std::to_string(s.width) + "experts" +
+             std::to_string(s.experts) + "and" + std::to_string(s.shared) + "k" +
+             std::to_string(s.k);
+    });
+
+TEST(ExpertProductsCudaTest, AgreesWithItsTwinAtTheShapesOfQwen) {
+  const Layer layer({.d = 2048, .width = 1408, .experts = 60, .shared = 4, .k = 4});
+  for (const std::int64_t rows : {1, 10})
+    ExpectAgreement(layer, RandomRouting(layer.shape, rows, 8), std::to_string(rows) + " rows");
+}
+
+}  // namespace
+}  // namespace penstock
