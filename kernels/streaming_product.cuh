@@ -158,7 +158,7 @@ class Kernel {
       InitBarrier(&shared_.tokens_empty[i], kWarpgroups * 4);
     }
     for (int i = 0; i < kTileQueue; ++i) InitBarrier(&shared_.tile_ready[i], 1);
-    InitBarrier(&shared_.jobs_ready, 1);
+    InitBarrier(&shared_.jobs_ready, 32);
     FenceBarrierInit();
   }
 
@@ -204,8 +204,7 @@ class Kernel {
       listed += __shfl_sync(~0u, end, 31);
     }
     if (lane == 0) shared_.job_count = listed;
-    __syncwarp();
-    if (lane == 0) Arrive(&shared_.jobs_ready);
+    Arrive(&shared_.jobs_ready);
   }
 
   // ---- Weights: one thread.

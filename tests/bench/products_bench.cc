@@ -113,7 +113,7 @@ class Bench {
         x_(kMaxRows * kD),
         h_(kMaxRows * (kK + kShared) * kWidth),
         y_(kMaxRows * (kK + kShared) * kD),
-        dense_(256 * kVocabulary),
+        dense_(std::max(256 * kVocabulary, kMaxRows * kQkv)),
         tiles_(std::vector<std::int32_t>(kLayers * 4, 0)),
         offsets_(kLayers * (kExperts + 1)),
         slots_(kLayers * kMaxRows * kK) {
