@@ -7,21 +7,25 @@ namespace {
 using streaming::LaunchStreaming;
 using streaming::Params;
 using streaming::Product;
+using streaming::TileShape;
 
 // Tiles of 128 rows halve what the tokens cost, where they are enough to occupy the device.
 template <Product kProduct>
 void Stream(const Params& params, const TileMap& map, CudaStream stream) {
   const bool many = params.m * params.splits >= 128 * 2 * MultiprocessorCount();
-  if (params.rows <= 8) return LaunchStreaming<kProduct, 1, 8>(params, map, stream);
+  if (params.rows <= 8)
+    return LaunchStreaming<kProduct, TileShape<1, 1, 128, 8>>(params, map, stream);
   if (params.rows <= 32) {
-    return many ? LaunchStreaming<kProduct, 2, 32>(params, map, stream)
-                : LaunchStreaming<kProduct, 1, 32>(params, map, stream);
+    return many ? LaunchStreaming<kProduct, TileShape<2, 1, 128, 32>>(params, map, stream)
+                : LaunchStreaming<kProduct, TileShape<1, 1, 128, 32>>(params, map, stream);
   }
   if (params.rows <= 64) {
-    return many ? LaunchStreaming<kProduct, 2, 64>(params, map, stream)
-                : LaunchStreaming<kProduct, 1, 64>(params, map, stream);
+    return many ? LaunchStreaming<kProduct, TileShape<2, 1, 128, 64>>(params, map, stream)
+                : LaunchStreaming<kProduct, TileShape<1, 1, 128, 64>>(params, map, stream);
   }
-  LaunchStreaming<kProduct, 2, 128>(params, map, stream);
+  if (many && params.rows > 128)
+    return LaunchStreaming<kProduct, TileShape<2, 2, 64, 160>>(params, map, stream);
+  LaunchStreaming<kProduct, TileShape<2, 1, 128, 128>>(params, map, stream);
 }
 
 constexpr int kPlainWarps = 8;

@@ -7,17 +7,25 @@ namespace {
 using streaming::LaunchStreaming;
 using streaming::Params;
 using streaming::Product;
+using streaming::TileShape;
 
 // Measured on an H100: up to 16 rows tiles of 64 rows of weights win, from 17 on those of 128,
 // which gather each token half as often. The shared experts' tiles hold as many tokens as there are
-// rows.
+// rows. With more than 256 rows an expert has so many tokens that L2 bounds the product, not
+// memory.
 template <Product kProduct>
 void Stream(const Params& params, const TileMap& map, CudaStream stream) {
-  if (params.rows <= 8) return LaunchStreaming<kProduct, 1, 8>(params, map, stream);
-  if (params.rows <= 16) return LaunchStreaming<kProduct, 1, 32>(params, map, stream);
-  if (params.rows <= 32) return LaunchStreaming<kProduct, 2, 32>(params, map, stream);
-  if (params.rows <= 64) return LaunchStreaming<kProduct, 2, 64>(params, map, stream);
-  LaunchStreaming<kProduct, 2, 128>(params, map, stream);
+  if (params.rows <= 8)
+    return LaunchStreaming<kProduct, TileShape<1, 1, 128, 8>>(params, map, stream);
+  if (params.rows <= 16)
+    return LaunchStreaming<kProduct, TileShape<1, 1, 128, 32>>(params, map, stream);
+  if (params.rows <= 32)
+    return LaunchStreaming<kProduct, TileShape<2, 1, 128, 32>>(params, map, stream);
+  if (params.rows <= 64)
+    return LaunchStreaming<kProduct, TileShape<2, 1, 128, 64>>(params, map, stream);
+  if (params.rows <= 256)
+    return LaunchStreaming<kProduct, TileShape<2, 1, 128, 128>>(params, map, stream);
+  LaunchStreaming<kProduct, TileShape<2, 2, 64, 160>>(params, map, stream);
 }
 
 Params ParamsOf(const ExpertProductsArgs& args) {

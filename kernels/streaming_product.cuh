@@ -46,11 +46,37 @@ struct Params {
   int job_capacity;
 };
 
-constexpr int kColumns = 128;      // of a stage
-constexpr int kPanelColumns = 64;  // 128 bytes, the swizzle's span
-constexpr int kPanels = kColumns / kPanelColumns;
-constexpr int kBoxBytes = 64 * 128;  // 64 rows of a panel
 constexpr int kTokenWarps = 4;
+constexpr int kPanelColumns = 64;    // 128 bytes, the swizzle's span
+constexpr int kBoxBytes = 64 * 128;  // 64 rows of a panel
+
+// What a CTA multiplies at once: kWarpgroups · kBlocks blocks of 64 rows of W by up to kMaxTokens
+// tokens, kColumns columns a stage. Two blocks a warpgroup fetch each token half as often; their
+// sums take so many registers that those of the other warps are handed over.
+template <int kWarpgroups_, int kBlocks_, int kColumns_, int kMaxTokens_>
+struct TileShape {
+  static constexpr int kWarpgroups = kWarpgroups_, kBlocks = kBlocks_, kColumns = kColumns_,
+                       kMaxTokens = kMaxTokens_;
+  static constexpr int kRows = kWarpgroups * kBlocks * 64;
+  static constexpr int kPanels = kColumns / kPanelColumns;
+  static constexpr int kWeightSlotBytes = kRows * kColumns * 2;
+  static constexpr int kTokenSlotBytes = kMaxTokens * kColumns * 2;
+  static constexpr bool kTradesRegisters = kBlocks > 1;
+  static constexpr int kTokenSlots = kMaxTokens <= 16                  ? 12
+                                     : kMaxTokens <= 64 || kBlocks > 1 ? 4
+                                                                       : 2;
+  static constexpr int kConsumerWarps = kWarpgroups * 4;
+  static constexpr int kThreads = (kConsumerWarps + (kTradesRegisters ? 8 : 2 + kTokenWarps)) * 32;
+};
+
+template <Product kProduct, typename Shape>
+constexpr int kOutputsOf = kProduct == Product::kGateUp ? Shape::kRows / 2 : Shape::kRows;
+
+// Tokens of one chunk where `count` go through in chunks of at most `most`: as even as can be.
+__host__ __device__ constexpr int ChunkOf(int count, int most) {
+  const int chunks = (count + most - 1) / most;
+  return chunks == 0 ? most : (count + chunks - 1) / chunks;
+}
 constexpr int kMaxSlots = 16;
 // Tiles that the weight thread may be ahead of the slowest warp: a tile has at least one stage.
 constexpr int kTileQueue = 32;
@@ -80,18 +106,12 @@ struct Shared {
   int job_count;
 };
 
-__host__ __device__ constexpr int WeightSlotBytes(int warpgroups) {
-  return warpgroups * kPanels * kBoxBytes;
-}
-__host__ __device__ constexpr int TokenSlotBytes(int max_tokens) {
-  return max_tokens * kColumns * 2;
-}
-// What lies before the rings.
+// What lies before the rings: Shared, the places of two tiles' tokens, jobs.
+template <typename Shape>
 __host__ __device__ constexpr int HeaderBytes(int job_capacity) {
-  return (static_cast<int>(sizeof(Shared) + job_capacity * sizeof(Job)) + 1023) / 1024 * 1024;
-}
-__host__ __device__ constexpr int Threads(int warpgroups) {
-  return warpgroups * 128 + (2 + kTokenWarps) * 32;
+  const int bytes = static_cast<int>(sizeof(Shared) + 2 * Shape::kMaxTokens * sizeof(int) +
+                                     job_capacity * sizeof(Job));
+  return (bytes + 1023) / 1024 * 1024;
 }
 
 // A place in a ring of slots, and the parity of the round.
@@ -114,14 +134,15 @@ __device__ __forceinline__ __nv_bfloat16 GatedSilu(float gate, float up) {
   return __float2bfloat16(silu * u);
 }
 
-template <Product kProduct, int kWarpgroups, int kMaxTokens>
+template <Product kProduct, typename Shape>
 class Kernel {
  public:
   __device__ __forceinline__ Kernel(const Params& params, const TileMap* map, unsigned char* memory)
       : p_(params), map_(map), shared_(*reinterpret_cast<Shared*>(memory)) {
-    jobs_ = reinterpret_cast<Job*>(memory + sizeof(Shared));
-    weights_ = SharedAddress(memory) + HeaderBytes(p_.job_capacity);
-    tokens_ = weights_ + p_.weight_slots * WeightSlotBytes(kWarpgroups);
+    places_ = reinterpret_cast<int*>(memory + sizeof(Shared));
+    jobs_ = reinterpret_cast<Job*>(places_ + 2 * kMaxTokens);
+    weights_ = SharedAddress(memory) + HeaderBytes<Shape>(p_.job_capacity);
+    tokens_ = weights_ + p_.weight_slots * Shape::kWeightSlotBytes;
   }
 
   __device__ __forceinline__ void Run() {
@@ -129,33 +150,39 @@ class Kernel {
     if (threadIdx.x == 0) InitBarriers();
     __syncthreads();
     LetNextKernelStart();
-    if (warp < kWarpgroups * 4) {
+    if (warp < kConsumerWarps) {
+      if constexpr (Shape::kTradesRegisters) asm volatile("setmaxnreg.inc.sync.aligned.u32 208;");
       WaitForEarlierKernels();
       Multiply();
-    } else if (warp == kWarpgroups * 4) {
-      if (threadIdx.x % 32 == 0) LoadWeights();
-    } else if (warp == kWarpgroups * 4 + 1) {
-      WaitForEarlierKernels();
-      if constexpr (!IsDense(kProduct)) ListJobs();
     } else {
-      WaitForEarlierKernels();
-      GatherTokens(threadIdx.x - (kWarpgroups * 4 + 2) * 32);
+      if constexpr (Shape::kTradesRegisters) asm volatile("setmaxnreg.dec.sync.aligned.u32 48;");
+      if (warp == kConsumerWarps) {
+        if (threadIdx.x % 32 == 0) LoadWeights();
+      } else if (warp == kConsumerWarps + 1) {
+        WaitForEarlierKernels();
+        if constexpr (!IsDense(kProduct)) ListJobs();
+      } else if (warp < kConsumerWarps + 2 + kTokenWarps) {
+        WaitForEarlierKernels();
+        GatherTokens(threadIdx.x - (kConsumerWarps + 2) * 32);
+      }
     }
   }
 
  private:
-  static constexpr int kRows = kWarpgroups * 64;  // of W, in a tile
-  static constexpr int kOutputs = kProduct == Product::kGateUp ? kRows / 2 : kRows;
+  static constexpr int kRows = Shape::kRows, kMaxTokens = Shape::kMaxTokens;
+  static constexpr int kColumns = Shape::kColumns, kPanels = Shape::kPanels;
+  static constexpr int kBlocks = Shape::kBlocks, kConsumerWarps = Shape::kConsumerWarps;
+  static constexpr int kOutputs = kOutputsOf<kProduct, Shape>;
   static constexpr int kPanelBytes = kMaxTokens * 128;  // of tokens
 
   __device__ __forceinline__ void InitBarriers() {
     for (int i = 0; i < p_.weight_slots; ++i) {
       InitBarrier(&shared_.weights_full[i], 1);
-      InitBarrier(&shared_.weights_empty[i], kWarpgroups * 4);
+      InitBarrier(&shared_.weights_empty[i], kConsumerWarps);
     }
     for (int i = 0; i < p_.token_slots; ++i) {
       InitBarrier(&shared_.tokens_full[i], kTokenWarps * 32);
-      InitBarrier(&shared_.tokens_empty[i], kWarpgroups * 4);
+      InitBarrier(&shared_.tokens_empty[i], kConsumerWarps);
     }
     for (int i = 0; i < kTileQueue; ++i) InitBarrier(&shared_.tile_ready[i], 1);
     InitBarrier(&shared_.jobs_ready, 32);
@@ -172,11 +199,12 @@ class Kernel {
   // Chunks of the same weights are neighbours, so that one read of memory serves all.
   __device__ __forceinline__ Tile FixedTile(int index) const {
     const int chunks = Chunks(), chunk = index % chunks, rest = index / chunks;
-    const int first = chunk * kMaxTokens, matrix = rest / p_.row_groups;
+    const int size = ChunkOf(p_.rows, kMaxTokens), first = chunk * size;
+    const int matrix = rest / p_.row_groups;
     return {.matrix = matrix + (IsDense(kProduct) ? 0 : p_.experts),
             .group = rest % p_.row_groups,
             .first = first,
-            .count = min(kMaxTokens, p_.rows - first)};
+            .count = min(size, p_.rows - first)};
   }
 
   // One warp.
@@ -190,7 +218,7 @@ class Kernel {
         first = p_.expert_offsets[expert];
         count = p_.expert_offsets[expert + 1] - first;
       }
-      const int jobs = (count + kMaxTokens - 1) / kMaxTokens;
+      const int jobs = (count + kMaxTokens - 1) / kMaxTokens, size = ChunkOf(count, kMaxTokens);
       int end = jobs;
       for (int step = 1; step < 32; step *= 2) {
         const int other = __shfl_up_sync(~0u, end, step);
@@ -198,9 +226,9 @@ class Kernel {
       }
       for (int i = 0; i < jobs; ++i)
         jobs_[listed + end - jobs + i] = {
-            .first = first + i * kMaxTokens,
+            .first = first + i * size,
             .expert = static_cast<std::uint16_t>(expert),
-            .count = static_cast<std::uint16_t>(min(kMaxTokens, count - i * kMaxTokens))};
+            .count = static_cast<std::uint16_t>(min(size, count - i * size))};
       listed += __shfl_sync(~0u, end, 31);
     }
     if (lane == 0) shared_.job_count = listed;
@@ -256,17 +284,17 @@ class Kernel {
       for (int stage = 0; stage < stages; ++stage) {
         const int column = FirstColumn(tile) + stage * kColumns;
         std::uint64_t* full = &shared_.weights_full[at.slot];
-        const std::uint32_t to = weights_ + at.slot * WeightSlotBytes(kWarpgroups);
+        const std::uint32_t to = weights_ + at.slot * Shape::kWeightSlotBytes;
         WaitBarrier(&shared_.weights_empty[at.slot], at.parity);
-        ArriveExpecting(full, WeightSlotBytes(kWarpgroups));
+        ArriveExpecting(full, Shape::kWeightSlotBytes);
 #pragma unroll
-        for (int box = 0; box < kWarpgroups * kPanels; ++box) {
-          const int warpgroup = box / kPanels, panel = column + box % kPanels * kPanelColumns;
+        for (int box = 0; box < kRows / 64 * kPanels; ++box) {
+          const int block = box / kPanels, panel = column + box % kPanels * kPanelColumns;
           if constexpr (kProduct == Product::kGateUp) {
-            LoadGatedBox(to + box * kBoxBytes, map_, panel,
-                         tile.group * (kRows / 16) + warpgroup * 4, tile.matrix, full, policy);
+            LoadGatedBox(to + box * kBoxBytes, map_, panel, tile.group * (kRows / 16) + block * 4,
+                         tile.matrix, full, policy);
           } else {
-            LoadBox(to + box * kBoxBytes, map_, panel, tile.group * kRows + warpgroup * 64,
+            LoadBox(to + box * kBoxBytes, map_, panel, tile.group * kRows + block * 64,
                     IsDense(kProduct) ? 0 : tile.matrix, full, policy);
           }
         }
@@ -303,37 +331,39 @@ class Kernel {
     return slot + *row * p_.shared;
   }
 
-  // kTokenWarps warps: 16 threads carry a row's 256 bytes of a stage, in the order that
-  // SwizzledOperand describes.
+  // kTokenWarps warps: kUnits threads carry a row's part of a stage, 16 bytes each, in the order
+  // that SwizzledOperand describes.
   __device__ __forceinline__ void GatherTokens(int thread) {
     constexpr int kUnits = kColumns / 8, kRowsAtOnce = kTokenWarps * 32 / kUnits;
-    static_assert(kRowsAtOnce == 8);
+    static_assert(kRowsAtOnce % 8 == 0 && kMaxTokens % kRowsAtOnce == 0);
     const int unit = thread % kUnits, token = thread / kUnits;
-    const std::uint32_t place = unit / 8 * kPanelBytes + token * 128 + ((unit % 8) ^ token) * 16;
+    const std::uint32_t place = unit / 8 * kPanelBytes + token * 128 + ((unit ^ token) % 8) * 16;
+    const auto* x = reinterpret_cast<const uint4*>(p_.x);
     Cursor at{.slot = 0, .parity = 1};
     for (int i = 0;; ++i) {
       const Tile tile = NextTile(i);
       if (tile.matrix < 0) break;
-      const __nv_bfloat16* from[kMaxTokens / kRowsAtOnce];
+      int from[kMaxTokens / kRowsAtOnce];  // in units
 #pragma unroll
       for (int j = 0; j < kMaxTokens / kRowsAtOnce; ++j) {
         const int t = j * kRowsAtOnce + token;
-        if (t >= tile.count) break;
+        from[j] = -1;
+        if (t >= tile.count) continue;
         int row;
         const int place_of = Place(tile, t, &row);
-        from[j] =
-            p_.x + std::int64_t{kProduct == Product::kDown ? place_of : row} * p_.n + unit * 8;
+        from[j] = (kProduct == Product::kDown ? place_of : row) * (p_.n / 8) + unit;
       }
       const int stages = Stages(tile), end = EndColumn(tile);
       for (int stage = 0; stage < stages; ++stage) {
         const int column = FirstColumn(tile) + stage * kColumns;
-        const std::uint32_t to = tokens_ + at.slot * TokenSlotBytes(kMaxTokens) + place;
+        const std::uint32_t to = tokens_ + at.slot * Shape::kTokenSlotBytes + place;
         const bool inside = column + unit * 8 < end;
         WaitBarrier(&shared_.tokens_empty[at.slot], at.parity);
 #pragma unroll
         for (int j = 0; j < kMaxTokens / kRowsAtOnce; ++j) {
-          if (j * kRowsAtOnce + token >= tile.count) break;
-          CopyToShared(to + j * 1024, inside ? from[j] + column : p_.x, inside ? 16 : 0);
+          if (from[j] < 0) continue;
+          CopyToShared(to + j * kRowsAtOnce * 128, inside ? x + from[j] + column / 8 : x,
+                       inside ? 16 : 0);
         }
         ArriveAfterCopies(&shared_.tokens_full[at.slot]);
         at.Next(p_.token_slots);
@@ -347,41 +377,44 @@ class Kernel {
     for (int i = 0;; ++i) {
       const Tile tile = NextTile(i);
       if (tile.matrix < 0) break;
-      if (kMaxTokens == 8 || tile.count <= 8) {
-        MultiplyTile<8>(tile, &weights, &tokens);
-      } else if (kMaxTokens == 16 || tile.count <= 16) {
-        if constexpr (kMaxTokens >= 16) MultiplyTile<16>(tile, &weights, &tokens);
-      } else if (kMaxTokens == 32 || tile.count <= 32) {
-        if constexpr (kMaxTokens >= 32) MultiplyTile<32>(tile, &weights, &tokens);
-      } else if (kMaxTokens == 64 || tile.count <= 64) {
-        if constexpr (kMaxTokens >= 64) MultiplyTile<64>(tile, &weights, &tokens);
-      } else {
-        if constexpr (kMaxTokens >= 128) MultiplyTile<128>(tile, &weights, &tokens);
-      }
+      MultiplyNarrowest < kMaxTokens<32                  ? kMaxTokens
+                                     : kMaxTokens == 160 ? 32
+                                                         : 8>(tile, places_ + i % 2 * kMaxTokens,
+                                                              &weights, &tokens);
     }
   }
 
-  // Straight-line code for each width of tile: the first kTokens columns of the tokens' slots; what
-  // stands in those beyond tile.count reaches only sums that nobody keeps.
+  // By straight-line code for the narrowest width that holds the tile's tokens.
   template <int kTokens>
-  __device__ __forceinline__ void MultiplyTile(const Tile& tile, Cursor* weights, Cursor* tokens) {
-    const int lane = threadIdx.x % 32, warpgroup = threadIdx.x / 128;
-    int places[kTokens / 4];  // of this thread's tokens, asked for before the products
-#pragma unroll
-    for (int j = 0; j < kTokens / 4; ++j) {
-      const int token = j / 2 * 8 + lane % 4 * 2 + j % 2;
-      int row;
-      places[j] = token < tile.count ? Place(tile, token, &row) : -1;
+  __device__ __forceinline__ void MultiplyNarrowest(const Tile& tile, int* places, Cursor* weights,
+                                                    Cursor* tokens) {
+    if constexpr (kTokens < kMaxTokens) {
+      constexpr int kNext = kMaxTokens == 160 ? kTokens + 32 : kTokens * 2;
+      if (tile.count > kTokens) return MultiplyNarrowest<kNext>(tile, places, weights, tokens);
     }
-    float sum[kTokens / 2];
+    MultiplyTile<kTokens>(tile, places, weights, tokens);
+  }
+
+  // The first kTokens rows of the tokens' slots; what stands in those beyond tile.count reaches
+  // only sums that nobody keeps.
+  template <int kTokens>
+  __device__ __forceinline__ void MultiplyTile(const Tile& tile, int* places, Cursor* weights,
+                                               Cursor* tokens) {
+    const int thread = threadIdx.x, warpgroup = thread / 128;
+    int row, place = -1;  // asked for before the products, needed after them
+    if (thread < tile.count) place = Place(tile, thread, &row);
+    float sum[kBlocks][kTokens / 2];
 #pragma unroll
-    for (int i = 0; i < kTokens / 2; ++i) sum[i] = 0.0f;
+    for (int block = 0; block < kBlocks; ++block) {
+#pragma unroll
+      for (int i = 0; i < kTokens / 2; ++i) sum[block][i] = 0.0f;
+    }
     const int stages = Stages(tile);
+    [[maybe_unused]] int weights_done = 0, tokens_done = 0;
     for (int stage = 0; stage < stages; ++stage) {
-      const std::uint64_t w =
-          SwizzledOperand(weights_ + weights->slot * WeightSlotBytes(kWarpgroups) +
-                          warpgroup * kPanels * kBoxBytes);
-      const std::uint64_t x = SwizzledOperand(tokens_ + tokens->slot * TokenSlotBytes(kMaxTokens));
+      const std::uint64_t w = SwizzledOperand(weights_ + weights->slot * Shape::kWeightSlotBytes +
+                                              warpgroup * kBlocks * kPanels * kBoxBytes);
+      const std::uint64_t x = SwizzledOperand(tokens_ + tokens->slot * Shape::kTokenSlotBytes);
       WaitBarrier(&shared_.tokens_full[tokens->slot], tokens->parity);
       FenceForAsyncProxy();
       WaitBarrier(&shared_.weights_full[weights->slot], weights->parity);
@@ -389,62 +422,81 @@ class Kernel {
 #pragma unroll
       for (int i = 0; i < kColumns / 16; ++i) {
         const int panel = i / 4, step = i % 4 * 2;
-        MultiplyAdd<kTokens>(sum, w + panel * (kBoxBytes / 16) + step,
-                             x + panel * (kPanelBytes / 16) + step, true);
+#pragma unroll
+        for (int block = 0; block < kBlocks; ++block)
+          MultiplyAdd<kTokens>(sum[block], w + (block * kPanels + panel) * (kBoxBytes / 16) + step,
+                               x + panel * (kPanelBytes / 16) + step, true);
       }
       CommitProducts();
-      WaitForProducts<0>();
-      if (lane == 0) {
-        Arrive(&shared_.weights_empty[weights->slot]);
-        Arrive(&shared_.tokens_empty[tokens->slot]);
+      if constexpr (kBlocks == 1) {  // memory bounds these: the slot is wanted back at once
+        WaitForProducts<0>();
+        Release(weights->slot, tokens->slot);
+      } else if (stage > 0) {  // here L2 or the products do: the stage before, during this one's
+        WaitForProducts<1>();
+        Release(weights_done, tokens_done);
       }
+      weights_done = weights->slot;
+      tokens_done = tokens->slot;
       weights->Next(p_.weight_slots);
       tokens->Next(p_.token_slots);
     }
-    Store<kTokens>(tile, sum, places);
+    if constexpr (kBlocks > 1) {
+      WaitForProducts<0>();
+      Release(weights_done, tokens_done);
+    }
+    if (thread < kTokens) places[thread] = place;
+    asm volatile("bar.sync 1, %0;" ::"n"(kConsumerWarps * 32) : "memory");
+#pragma unroll
+    for (int block = 0; block < kBlocks; ++block)
+      Store<kTokens>(tile, warpgroup * kBlocks + block, sum[block], places);
   }
 
-  // ---- Results.
+  __device__ __forceinline__ void Release(int weight_slot, int token_slot) {
+    if (threadIdx.x % 32 != 0) return;
+    Arrive(&shared_.weights_empty[weight_slot]);
+    Arrive(&shared_.tokens_empty[token_slot]);
+  }
+
+  // ---- Results of one block of 64 rows.
   template <int kTokens>
-  __device__ __forceinline__ void Store(const Tile& tile, const float (&sum)[kTokens / 2],
-                                        const int (&places)[kTokens / 4]) const {
-    const int warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
-    if constexpr (kProduct == Product::kGateUp) {
-      const int output = tile.group * kOutputs + warp * 8 + g;
+  __device__ __forceinline__ void Store(const Tile& tile, int block,
+                                        const float (&sum)[kTokens / 2], const int* places) const {
+    const int warp = threadIdx.x / 32 % 4, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll
-      for (int j = 0; j < kTokens / 8; ++j)
-        StorePair(output, &places[2 * j], GatedSilu(sum[4 * j], sum[4 * j + 2]),
-                  GatedSilu(sum[4 * j + 1], sum[4 * j + 3]));
-    } else {
-      const int output = tile.group * kOutputs + warp * 16 + g;
-#pragma unroll
-      for (int j = 0; j < kTokens / 8; ++j) {
-#pragma unroll
-        for (int b = 0; b < 2; ++b) {
-          const float first = sum[4 * j + 2 * b], second = sum[4 * j + 2 * b + 1];
-          if constexpr (kProduct == Product::kDenseF32) {
-            auto* y = static_cast<float*>(p_.y);
-            if (output + 8 * b >= p_.m) continue;
-            if (places[2 * j] >= 0) y[std::int64_t{places[2 * j]} * p_.m + output + 8 * b] = first;
-            if (places[2 * j + 1] >= 0)
-              y[std::int64_t{places[2 * j + 1]} * p_.m + output + 8 * b] = second;
-          } else {
-            StorePair(output + 8 * b, &places[2 * j], __float2bfloat16(first),
-                      __float2bfloat16(second));
-          }
+    for (int j = 0; j < kTokens / 8; ++j) {
+      const int2 at = *reinterpret_cast<const int2*>(places + 8 * j + 2 * q);
+      const float* s = sum + 4 * j;
+      if constexpr (kProduct == Product::kGateUp) {
+        StorePair(tile.group * kOutputs + block * 32 + warp * 8 + g, at, GatedSilu(s[0], s[2]),
+                  GatedSilu(s[1], s[3]));
+      } else {
+        const int output = tile.group * kOutputs + block * 64 + warp * 16 + g;
+        if constexpr (kProduct == Product::kDenseF32) {
+          StoreOne(output, at.x, s[0]);
+          StoreOne(output, at.y, s[1]);
+          StoreOne(output + 8, at.x, s[2]);
+          StoreOne(output + 8, at.y, s[3]);
+        } else {
+          StorePair(output, at, __float2bfloat16(s[0]), __float2bfloat16(s[1]));
+          StorePair(output + 8, at, __float2bfloat16(s[2]), __float2bfloat16(s[3]));
         }
       }
     }
   }
 
+  __device__ __forceinline__ void StoreOne(int output, int place, float value) const {
+    if (place < 0 || output >= p_.m) return;
+    static_cast<float*>(p_.y)[std::int64_t{place} * p_.m + output] = value;
+  }
+
   // Output `output` of two tokens. Lanes of outputs 2i and 2i + 1 swap a value, so that each stores
   // two outputs of one token. Every lane of the warp calls.
-  __device__ __forceinline__ void StorePair(int output, const int* places, __nv_bfloat16 first,
+  __device__ __forceinline__ void StorePair(int output, int2 places, __nv_bfloat16 first,
                                             __nv_bfloat16 second) const {
     auto* y = static_cast<__nv_bfloat16*>(p_.y);
     const bool odd = threadIdx.x / 4 % 2 == 1;
     const __nv_bfloat16 other = __shfl_xor_sync(~0u, odd ? first : second, 4);
-    const int place = odd ? places[1] : places[0], even_output = output - odd;
+    const int place = odd ? places.y : places.x, even_output = output - odd;
     if (place < 0) return;
     const __nv_bfloat16 low = odd ? other : first, high = odd ? second : other;
     __nv_bfloat16* to = y + std::int64_t{place} * p_.m + even_output;
@@ -459,16 +511,16 @@ class Kernel {
   const Params& p_;
   const TileMap* map_;
   Shared& shared_;
+  int* places_;  // [2, kMaxTokens]
   Job* jobs_;
   std::uint32_t weights_, tokens_;  // the rings
 };
 
-template <Product kProduct, int kWarpgroups, int kMaxTokens>
-__global__ void __launch_bounds__(Threads(kWarpgroups), 1)
+template <Product kProduct, typename Shape>
+__global__ void __launch_bounds__(Shape::kThreads, 1)
     StreamingProduct(const __grid_constant__ Params params, const __grid_constant__ TileMap map) {
-  extern __shared__ unsigned char memory[];
-  unsigned char* aligned = memory + (1024 - SharedAddress(memory) % 1024) % 1024;
-  Kernel<kProduct, kWarpgroups, kMaxTokens>(params, &map, aligned).Run();
+  extern __shared__ __align__(1024) unsigned char memory[];
+  Kernel<kProduct, Shape>(params, &map, memory).Run();
 }
 
 }  // namespace penstock::streaming

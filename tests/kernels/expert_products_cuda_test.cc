@@ -193,8 +193,8 @@ void ExpectAgreement(const Layer& layer, const Routing& routing, const std::stri
   EXPECT_THAT(layer.tiles.Download(), testing::Each(0)) << what << ": counters are left at zero";
 }
 
-const std::int64_t kRows[] = {0,  1,  2,  3,  7,  8,   9,   15,  16,  17, 31,
-                              32, 33, 63, 64, 65, 127, 128, 129, 255, 256};
+const std::int64_t kRows[] = {0,  1,  2,  3,  7,   8,   9,   15,  16,  17,  31,  32,
+                              33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 520};
 
 class ExpertProductsCudaTest : public testing::TestWithParam<LayerShape> {};
 
@@ -206,7 +206,7 @@ TEST_P(ExpertProductsCudaTest, AgreesWithItsTwinForEveryNumberOfRows) {
 
 TEST_P(ExpertProductsCudaTest, TakesAllRowsOnTheSameExperts) {
   const Layer layer(GetParam());
-  for (const std::int64_t rows : {1, 9, 64, 65, 200, 256}) {
+  for (const std::int64_t rows : {1, 9, 64, 65, 200, 256, 330}) {
     ExpectAgreement(layer, OneSidedRouting(layer.shape, rows),
                     std::to_string(rows) + " rows on the same experts");
   }
@@ -214,7 +214,7 @@ TEST_P(ExpertProductsCudaTest, TakesAllRowsOnTheSameExperts) {
 
 TEST_P(ExpertProductsCudaTest, LeavesPaddingRowsToTheSharedExpert) {
   const Layer layer(GetParam());
-  for (const std::int64_t rows : {2, 16, 24, 64, 256}) {
+  for (const std::int64_t rows : {2, 16, 24, 64, 256, 400}) {
     Routing routing = RandomRouting(layer.shape, rows, 5);
     for (std::int64_t row = rows * 2 / 3; row < rows; ++row) routing[row].clear();
     ExpectAgreement(layer, routing, "padded to " + std::to_string(rows));
@@ -225,11 +225,11 @@ TEST_P(ExpertProductsCudaTest, LeavesPaddingRowsToTheSharedExpert) {
 TEST_P(ExpertProductsCudaTest, GivesARowTheSameBitsAloneAndInEveryBatch) {
   const Layer layer(GetParam());
   const LayerShape& shape = layer.shape;
-  const std::int64_t most = 256, places = shape.k + shape.shared;
+  const std::int64_t most = 600, places = shape.k + shape.shared;
   const std::vector<std::uint16_t> x = RandomBf16(most * shape.d, 1.0f, 6);
   const Routing routing = RandomRouting(shape, most, 7);
   const Products all = Batch(layer, routing, x).OnDevice();
-  for (const std::int64_t rows : {1, 8, 9, 33, 64, 65, 200}) {
+  for (const std::int64_t rows : {1, 8, 9, 16, 33, 64, 65, 200, 256, 300}) {
     const std::int64_t first = most - rows;  // at another place, too
     const Products some = Batch(layer, Routing(routing.begin() + first, routing.end()),
                                 std::vector<std::uint16_t>(x.begin() + first * shape.d, x.end()))
