@@ -38,7 +38,7 @@ gpu-bundle: build-cuda ## what a machine with an H100 runs, in build/gpu-bundle:
 
 # Both on a machine with a GPU, from a build of its own.
 gpu-test: ## the suites that need an H100
-	@BIN=build/cuda/bin PROGRAMS=build/cuda/gpu_programs.txt deploy/gpu/run.sh test
+	@BIN=build/cuda/bin SUITES=build/cuda/gpu_suites.txt deploy/gpu/run.sh test
 
 gpu-bench: ## the figures of BENCHMARKS.md that need an H100
 	@BIN=build/cuda/bin deploy/gpu/run.sh bench

@@ -160,6 +160,8 @@ absl::Status Measure(const BenchFlags& flags) {
   const std::string file = flags.model + "/config.json";
   PENSTOCK_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(file, kMaxConfigBytes));
   PENSTOCK_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(text, file));
+  // While the memory is still free.
+  const absl::StatusOr<double> copy = CudaDeviceStatus().ok() ? MeasureCopyBandwidth() : CudaDeviceStatus();
   const auto start = std::chrono::steady_clock::now();
   auto bar = std::make_unique<ProgressBar>("loading");
   PENSTOCK_ASSIGN_OR_RETURN(Backend backend, LoadModel(flags, *bar));
@@ -190,14 +192,14 @@ absl::Status Measure(const BenchFlags& flags) {
                                spec.dtype, spec.backend, flags.load_format, ready, spec.num_blocks * spec.block_tokens);
   if (on_gpu) {
     report["device"] = CudaDeviceName();
-    PENSTOCK_ASSIGN_OR_RETURN(const double copy, MeasureCopyBandwidth());
-    report["copy_bytes_per_second"] = copy;
-    std::cout << absl::StrFormat("%s, device copy %.2f TB/s\n", CudaDeviceName(), 1e-12 * copy);
+    PENSTOCK_RETURN_IF_ERROR(copy.status());
+    report["copy_bytes_per_second"] = *copy;
+    std::cout << absl::StrFormat("%s, device copy %.2f TB/s\n", CudaDeviceName(), 1e-12 * *copy);
   }
   std::cout << absl::StrFormat("%-32s %10s %10s %6s %8s %8s %9s %8s\n", "", "tok/s", "ms a step", "steps", "experts",
                                "GB", "floor ms", "of floor");
   for (BenchCase& bench_case : Cases(flags, prefills, own, all)) {
-    const int fitting = bench->Fitting(bench_case.prompt + bench_case.output + 1);
+    const int fitting = bench->Fitting(bench_case.prompt + bench_case.output);
     if (bench_case.kind == BenchCase::Kind::kDecode && fitting < bench_case.sequences) {
       std::cout << absl::StrFormat("%-32s as many as fit the KV cache: %d\n", bench_case.name, fitting);
       if (fitting == 0) continue;

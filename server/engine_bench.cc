@@ -61,7 +61,8 @@ double Median(std::vector<double> values) {
 
 class EngineBench::State {
  public:
-  State(const ModelConfig& config, const Options& options) : config_(config), random_(options.seed) {}
+  State(const ModelConfig& config, const Options& options)
+      : config_(config), prefill_chunk_(options.prefill_chunk), random_(options.seed) {}
 
   absl::Status Start(std::unique_ptr<Model> model, const Options& options) {
     Engine::Options engine;
@@ -128,13 +129,18 @@ class EngineBench::State {
     SequenceSpec sequence;
     sequence.id = ++last_id_;
     sequence.router = bench_case.routers[static_cast<std::size_t>(index) % bench_case.routers.size()];
-    // A decode run is centred on its context.
-    const bool centred = bench_case.kind == BenchCase::Kind::kDecode;
-    const int prompt = std::max(1, bench_case.prompt - (centred ? bench_case.output / 2 : 0));
+    int prompt = bench_case.prompt, output = bench_case.output;
+    if (bench_case.kind == BenchCase::Kind::kDecode) {
+      // Early ones decode while the prompts of the others are computed; they must not end before. The contexts' mean is
+      // centred on the wanted one.
+      const int prefill_steps = bench_case.sequences * prompt / prefill_chunk_ + 1;
+      output += prefill_steps;
+      prompt = std::max(1, prompt - bench_case.output / 2 - prefill_steps / 2);
+    }
     std::uniform_int_distribution<TokenId> token(0, static_cast<TokenId>(config_.vocab_size) - 1);
     for (int i = 0; i < prompt; ++i) sequence.prompt.push_back(token(random_));
     sequence.sampling.temperature = 0;
-    sequence.stopping.max_new_tokens = bench_case.output;
+    sequence.stopping.max_new_tokens = output;
     sequence.bypass_cache = true;
     return sequence;
   }
@@ -188,6 +194,7 @@ class EngineBench::State {
   }
 
   const ModelConfig config_;
+  const int prefill_chunk_;
   std::mt19937_64 random_;
   StepRecorder recorder_;
   std::unique_ptr<Engine> engine_;

@@ -10,8 +10,8 @@ build=$1 folder=$2
 rm -rf "$folder"
 mkdir -p "$folder/bin" "$folder/lib"
 cp -r "$here/run.sh" "$here/qwen1.5-moe-a2.7b" "$folder/"
-cp "$build/gpu_programs.txt" "$folder/"
-for program in penstock $(cat "$build/gpu_programs.txt"); do
+cp "$build/gpu_suites.txt" "$folder/"
+for program in penstock $(cat "$build"/gpu_{suites,benches}.txt); do
   strip -o "$folder/bin/$program" "$build/bin/$program"
 done
 

@@ -9,7 +9,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 torch=${TORCH:-$(python3 -c 'import torch; print(torch.__path__[0])')}
 bin=${BIN:-$here/bin}
-programs=${PROGRAMS:-$here/gpu_programs.txt}
+suites=${SUITES:-$here/gpu_suites.txt}
 
 nvidia=$(dirname "$torch")/nvidia
 path=$here/lib:$torch/lib
@@ -20,7 +20,7 @@ case ${1:-} in
   test)
     shift
     failed=
-    for program in $(cat "$programs"); do
+    for program in $(cat "$suites"); do
       echo "== $program"
       "$bin/$program" --gtest_brief=1 "$@" || failed="$failed $program"
     done

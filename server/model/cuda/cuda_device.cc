@@ -38,7 +38,7 @@ std::string CudaDeviceName() {
 }
 
 absl::StatusOr<double> MeasureCopyBandwidth() {
-  constexpr std::int64_t kBytes = std::int64_t{1} << 30;
+  constexpr std::int64_t kBytes = std::int64_t{1} << 28;
   constexpr int kRepeats = 9;
   PENSTOCK_ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::Create(2 * kBytes, "measuring a copy", "free some"));
   cudaEvent_t before = nullptr, after = nullptr;

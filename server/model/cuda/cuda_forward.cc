@@ -62,6 +62,7 @@ RouteShape CudaForward::Routes(const Step& step) const {
   return {.max_rows = step.bounds.rows,
           .max_routers = options_.max_routers,
           .max_hidden = options_.max_hidden,
+          .max_heads = options_.max_heads,
           .d = config.hidden_size,
           .experts = config.experts,
           .k = config.top_k};
@@ -210,6 +211,7 @@ void CudaForward::Plan(const Step& step) const {
   PlanRoutesCuda({.shape = Routes(step),
                   .num_rows = step.rows.num_rows,
                   .row_routers = step.in.row_routers,
+                  .programs = programs_,
                   .plan = {route_plan_}},
                  step.stream);
   EmbedRowsCuda({.num_rows = step.rows.num_rows,

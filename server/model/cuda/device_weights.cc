@@ -184,13 +184,14 @@ absl::StatusOr<DeviceWeights> DeviceWeights::MakeRandom(const ModelConfig& confi
                      all = config.experts + weights.shared();
   const double from_hidden = 1 / std::sqrt(static_cast<double>(d));
   normal(weights.head_.values, config.vocab_size * d, from_hidden);
-  if (!config.tie_word_embeddings) normal(weights.embedding_, config.vocab_size * d, from_hidden);
+  // Embeddings that outweigh what layers add, and small biases: rows stay apart, and spread over all experts.
+  if (!config.tie_word_embeddings) normal(weights.embedding_, config.vocab_size * d, 1);
   ones(weights.final_norm_, d);
   for (const DeviceLayer& layer : weights.layers_) {
     ones(layer.input_norm, d);
     ones(layer.post_attention_norm, d);
     matrix(layer.qkv);
-    if (layer.qkv_bias != nullptr) normal(layer.qkv_bias, layer.qkv.m, 0.1);
+    if (layer.qkv_bias != nullptr) normal(layer.qkv_bias, layer.qkv.m, 0.01);
     matrix(layer.o);
     normal(layer.gate_up, all * 2 * width * d, from_hidden);
     normal(layer.down, all * d * width, 1 / std::sqrt(static_cast<double>(width)));

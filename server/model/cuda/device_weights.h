@@ -44,7 +44,7 @@ class DeviceWeights {
   // Copies the checkpoint's weights, converted to bf16 where they are not, by several threads.
   static absl::StatusOr<DeviceWeights> Load(const Checkpoint& checkpoint, const ByteProgress& progress);
 
-  // Seeded random weights made on the device, scaled as RandomWeights scales them.
+  // Seeded random weights made on the device, scaled so that activations stay near 1.
   static absl::StatusOr<DeviceWeights> MakeRandom(const ModelConfig& config, std::uint64_t seed);
 
   const ModelConfig& config() const { return config_; }

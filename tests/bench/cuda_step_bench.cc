@@ -1,0 +1,188 @@
+// Time of a step on the GPU alone, run back to back, with no engine and no copies around it.
+//   cuda_step_bench CONFIG_FOLDER CONTEXT STEP…
+// STEP: 16 is a decode step of 16 sequences at CONTEXT, as a graph; 2048p is 2,048 rows of prompts of CONTEXT tokens each.
+// Random weights, keys and values; one linear router. A step's parts: run it under ncu.
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/fill_normal.h"
+#include "server/base/check.h"
+#include "server/model/checkpoint/json_fields.h"
+#include "server/model/cuda/cuda_forward.h"
+
+namespace penstock {
+namespace {
+
+constexpr int kRepeats = 30;
+
+template <typename T>
+T Must(absl::StatusOr<T> value) {
+  PENSTOCK_CHECK(value.ok()) << value.status().ToString();
+  return *std::move(value);
+}
+
+void Check(cudaError_t error) { PENSTOCK_CHECK(error == cudaSuccess) << cudaGetErrorString(error); }
+
+class StepBench {
+ public:
+  StepBench(const DeviceWeights& weights, int context, int max_batch, int max_rows)
+      : config_(weights.config()),
+        context_(context),
+        forward_(Must(CudaForward::Create(weights, {.max_rows = max_rows,
+                                                    .max_sequences = max_batch,
+                                                    .max_context = context,
+                                                    .max_routers = 1,
+                                                    .max_hidden = 256,
+                                                    .max_top = 1,
+                                                    .max_token_lists = 1}))) {
+    Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    const std::int64_t blocks = max_batch * forward_.max_blocks();
+    cache_ = Must(DeviceBuffer::Create(blocks * forward_.BlockBytes(), "keys and values", "lower CONTEXT"));
+    FillNormalCuda({.seed = 2, .values = cache_.start(), .count = cache_.bytes() / 2}, stream_);
+    forward_.SetCache(cache_.start(), blocks);
+    const std::int64_t gate = config_.experts * config_.hidden_size;
+    gates_ = Must(DeviceBuffer::Create(2 * gate * config_.layers, "gates", "nothing"));
+    FillNormalCuda({.seed = 3,
+                    .std = 1 / std::sqrt(static_cast<double>(config_.hidden_size)),
+                    .values = gates_.start(),
+                    .count = gate * config_.layers},
+                   stream_);
+    std::vector<RouterProgram> programs(static_cast<std::size_t>(config_.layers));
+    for (std::size_t i = 0; i < programs.size(); ++i) {
+      programs[i].element = Element::kBF16;
+      programs[i].direct = gates_.start() + 2 * gate * static_cast<std::int64_t>(i);
+    }
+    Check(cudaMemcpyAsync(forward_.programs(), programs.data(), programs.size() * sizeof(RouterProgram),
+                          cudaMemcpyHostToDevice, stream_));
+    std::vector<std::int32_t> table(static_cast<std::size_t>(blocks));
+    for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<std::int32_t>(i);
+    std::shuffle(table.begin(), table.end(), random_);
+    Check(cudaMemcpyAsync(forward_.block_tables(), table.data(), table.size() * sizeof(std::int32_t),
+                          cudaMemcpyHostToDevice, stream_));
+    Check(cudaStreamSynchronize(stream_));
+  }
+
+  // Median microseconds of a step over prompts.
+  double Prefill(int rows) {
+    const int sequences = (rows + context_ - 1) / context_;
+    const StepBounds bounds{.rows = rows, .decode_rows = 0, .logit_rows = sequences};
+    WriteInputs(bounds);
+    std::vector<cudaEvent_t> events(8);
+    for (cudaEvent_t& event : events) Check(cudaEventCreate(&event));
+    for (cudaEvent_t& event : events) {
+      forward_.Enqueue(bounds, stream_);
+      Check(cudaEventRecord(event, stream_));
+    }
+    return MedianBetween(events);
+  }
+
+  // The same of a decode step.
+  double Decode(int batch) {
+    const StepBounds bounds{.rows = batch, .decode_rows = batch, .logit_rows = batch};
+    WriteInputs(bounds);
+    forward_.Enqueue(bounds, stream_);
+    Check(cudaStreamSynchronize(stream_));
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    Check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+    forward_.Enqueue(bounds, stream_);
+    Check(cudaStreamEndCapture(stream_, &graph));
+    Check(cudaGraphInstantiate(&executable, graph, 0));
+    std::vector<cudaEvent_t> events(kRepeats + 1);
+    for (cudaEvent_t& event : events) Check(cudaEventCreate(&event));
+    for (int i = 0; i < 3; ++i) Check(cudaGraphLaunch(executable, stream_));
+    Check(cudaEventRecord(events[0], stream_));
+    for (int i = 0; i < kRepeats; ++i) {
+      Check(cudaGraphLaunch(executable, stream_));
+      Check(cudaEventRecord(events[static_cast<std::size_t>(i) + 1], stream_));
+    }
+    const double median = MedianBetween(events);
+    Check(cudaGraphExecDestroy(executable));
+    Check(cudaGraphDestroy(graph));
+    return median;
+  }
+
+ private:
+  double MedianBetween(const std::vector<cudaEvent_t>& events) {
+    Check(cudaStreamSynchronize(stream_));
+    std::vector<float> times(events.size() - 1);
+    for (std::size_t i = 0; i < times.size(); ++i) Check(cudaEventElapsedTime(&times[i], events[i], events[i + 1]));
+    for (cudaEvent_t event : events) Check(cudaEventDestroy(event));
+    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+    return 1e3 * times[times.size() / 2];
+  }
+
+  void WriteInputs(const StepBounds& bounds) {
+    Carver measure(nullptr);
+    StepInputs::Lay(bounds, measure);
+    void* memory = nullptr;
+    Check(cudaMallocHost(&memory, static_cast<std::size_t>(measure.used())));
+    Carver carver(static_cast<std::byte*>(memory));
+    const StepInputs in = StepInputs::Lay(bounds, carver);
+    in.counts[StepInputs::kNumRows] = static_cast<std::int32_t>(bounds.rows);
+    in.counts[StepInputs::kNumDecodeRows] = static_cast<std::int32_t>(bounds.decode_rows);
+    in.counts[StepInputs::kNumLogitRows] = static_cast<std::int32_t>(bounds.logit_rows);
+    const bool decodes = bounds.decode_rows > 0;
+    for (int i = 0; i < bounds.rows; ++i) {
+      in.tokens[i] = static_cast<std::int32_t>(random_() % static_cast<std::uint64_t>(config_.vocab_size));
+      in.positions[i] = decodes ? context_ - 1 : i % context_;
+      in.sequences[i] = decodes ? i : i / context_;
+      in.row_routers[i] = 0;
+      in.counted[i] = 1;
+    }
+    for (int i = 0; i < bounds.logit_rows; ++i) {
+      in.logit_rows[i] = decodes ? i : std::min((i + 1) * context_, static_cast<int>(bounds.rows)) - 1;
+      in.samples[i] = {};
+      in.samples[i].temperature = 0;
+    }
+    Check(cudaMemcpyAsync(forward_.input_memory(), memory, static_cast<std::size_t>(measure.used()),
+                          cudaMemcpyHostToDevice, stream_));
+    Check(cudaStreamSynchronize(stream_));
+    Check(cudaFreeHost(memory));
+  }
+
+  const ModelConfig& config_;
+  const int context_;
+  std::mt19937_64 random_{1};
+  CudaForward forward_;
+  DeviceBuffer cache_, gates_;
+  cudaStream_t stream_ = nullptr;
+};
+
+int Main(int argc, char** argv) {
+  if (argc < 4) {
+    std::fprintf(stderr, "usage: cuda_step_bench CONFIG_FOLDER CONTEXT STEP…\n");
+    return 2;
+  }
+  const std::string file = std::string(argv[1]) + "/config.json";
+  const ModelConfig config = Must(ParseModelConfig(Must(ReadTextFile(file, 1 << 20)), file));
+  const DeviceWeights weights = Must(DeviceWeights::MakeRandom(config, 1));
+  const int context = std::atoi(argv[2]);
+  int rows = 1, sequences = 1;
+  for (int i = 3; i < argc; ++i) {
+    const bool prompts = std::string(argv[i]).back() == 'p';
+    const int count = std::atoi(argv[i]);
+    rows = std::max(rows, count);
+    sequences = std::max(sequences, prompts ? (count + context - 1) / context : count);
+  }
+  StepBench bench(weights, context, sequences, rows);
+  for (int i = 3; i < argc; ++i) {
+    const bool prompts = std::string(argv[i]).back() == 'p';
+    const int count = std::atoi(argv[i]);
+    std::printf("%-8s %9.1f us a step\n", argv[i], prompts ? bench.Prefill(count) : bench.Decode(count));
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace penstock
+
+int main(int argc, char** argv) { return penstock::Main(argc, argv); }
