@@ -38,7 +38,7 @@ class StepRecorder final : public Telemetry {
     double sum = 0;
     for (const auto& [layer, chosen] : experts) sum += static_cast<double>(chosen.size());
     steps.push_back({Wall::now(), step.phase, step.rows,
-                     experts.empty() ? 0 : sum / static_cast<double>(experts.size())});
+                     experts.empty() || step.routing_steps != 1 ? 0 : sum / static_cast<double>(experts.size())});
   }
   void OnRequestFinished(const RequestEvent&) override {}
   void OnLoad(const LoadEvent&) override {}
@@ -158,7 +158,7 @@ class EngineBench::State {
     }
     for (std::size_t i = kEdgeSteps; i + kEdgeSteps < full.size(); ++i) {
       steps.push_back(Seconds(all[full[i]].at - all[full[i] - 1].at));
-      experts.push_back(all[full[i]].experts_per_layer);
+      if (all[full[i]].experts_per_layer > 0) experts.push_back(all[full[i]].experts_per_layer);
     }
     if (steps.empty()) {
       return absl::FailedPreconditionError(
@@ -170,7 +170,7 @@ class EngineBench::State {
     row.tokens_per_second = row.measured.sequences / row.step_seconds;
     double sum = 0;
     for (const double count : experts) sum += count;
-    row.experts_per_layer = sum / static_cast<double>(experts.size());
+    if (!experts.empty()) row.experts_per_layer = sum / static_cast<double>(experts.size());
     if (row.experts_per_layer > 0) {
       row.bytes = DecodeBytes(row);
       row.floor_seconds = row.bytes / kFloorBandwidth;

@@ -215,6 +215,7 @@ class Engine::State {
     step.rows = oldest.plan->rows();
     step.routers = std::move(result->routers);
     step.routing = std::move(result->routing);
+    step.routing_steps = result->routing_steps;
     step.expert_passes = result->expert_passes;
     return step;
   }

@@ -60,7 +60,9 @@ struct SequenceResult {
 
 struct StepResult {
   std::vector<SequenceResult> sequences;
+  // Of this step's rows, and of earlier steps' that no result has told of yet.
   std::vector<RoutingCounts> routing;
+  int routing_steps = 1;  // steps that `routing` covers; 0: a later result will tell of this one
   std::vector<RouterStepShare> routers;
   int expert_passes = 0;
 };

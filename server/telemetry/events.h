@@ -41,6 +41,7 @@ struct StepEvent {
   std::int64_t rows = 0;
   std::vector<RouterStepShare> routers;  // those with rows in the step
   std::vector<RoutingCounts> routing;    // per router and layer
+  int routing_steps = 1;                 // steps that `routing` covers: a GPU's counters are not read after every one
   std::vector<TokenGap> gaps;
   int expert_passes = 0;  // grouped expert products of the step: one per sparse layer
 };

@@ -128,6 +128,8 @@ class StepBench {
     const StepInputs in = StepInputs::Lay(bounds, carver);
     in.counts[StepInputs::kNumRows] = static_cast<std::int32_t>(bounds.rows);
     in.counts[StepInputs::kNumDecodeRows] = static_cast<std::int32_t>(bounds.decode_rows);
+    // The tables stand there already.
+    in.counts[StepInputs::kNumSequences] = in.counts[StepInputs::kTableWidth] = 0;
     in.counts[StepInputs::kNumLogitRows] = static_cast<std::int32_t>(bounds.logit_rows);
     const bool decodes = bounds.decode_rows > 0;
     for (int i = 0; i < bounds.rows; ++i) {

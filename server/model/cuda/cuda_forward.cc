@@ -17,6 +17,7 @@
 #include "kernels/residual_norm.h"
 #include "kernels/rope.h"
 #include "kernels/sample_rows.h"
+#include "kernels/spread_tables.h"
 #include "server/base/check.h"
 #include "server/base/status_macros.h"
 #include "server/model/cuda/cublas_product.h"
@@ -78,7 +79,7 @@ void CudaForward::Lay(Carver& carver) {
   Carver inputs(nullptr), outputs(nullptr);
   StepInputs::Lay(most, inputs);
   StepOutputs::Lay(most, outputs);
-  inputs_ = carver.Take<std::byte>(inputs.used());
+  inputs_ = carver.Take<std::byte>(inputs.used() + 4 * options_.max_sequences * max_blocks());
   outputs_ = carver.Take<std::byte>(outputs.used());
   block_tables_ = carver.Take<std::int32_t>(options_.max_sequences * max_blocks());
   programs_ = carver.Take<RouterProgram>(c.layers * options_.max_routers);
@@ -204,6 +205,13 @@ void CudaForward::Enqueue(const StepBounds& bounds, CudaStream stream) const {
 
 void CudaForward::Plan(const Step& step) const {
   const ModelConfig& config = weights_->config();
+  SpreadTablesCuda({.num_sequences = step.in.counts + StepInputs::kNumSequences,
+                    .max_sequences = std::min(step.bounds.rows, options_.max_sequences),
+                    .width = step.in.counts + StepInputs::kTableWidth,
+                    .dense = step.in.block_tables,
+                    .max_blocks = max_blocks(),
+                    .tables = block_tables_},
+                   step.stream);
   PlanAttentionCuda({.rows = step.rows,
                      .num_decode_rows = step.in.counts + StepInputs::kNumDecodeRows,
                      .plan = {attention_plan_, options_.max_rows}},

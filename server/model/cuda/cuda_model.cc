@@ -33,6 +33,9 @@ constexpr std::int64_t kMaxStepRows = 16384;   // of the routing kernels
 constexpr std::int64_t kMaxTop = 64;           // alternatives beside a scored token
 constexpr std::int64_t kMaxTokenLists = 32768;  // logit_bias entries, and banned tokens, of a step
 constexpr std::int64_t kLargestGraph = 256;    // rows of a decode step that runs as a graph
+// The counters of routing decisions are copied after two neighbouring steps of so many, and when no step is in flight: the
+// second of the two tells of one step alone.
+constexpr std::uint64_t kCountInterval = 16;
 // Left free for cuBLAS workspaces, routers that are loaded later, and the driver.
 constexpr std::int64_t kReserveBytes = std::int64_t{1} << 30;
 
@@ -60,7 +63,8 @@ struct Flight {
   const StepPlan* plan = nullptr;
   WrittenStep step;
   StepBounds bounds;
-  std::int64_t routers = 0;  // slots whose counters are copied
+  bool counts = false;       // the counters are copied
+  std::int64_t routers = 0;  // slots of them
   absl::Status status;
 };
 
@@ -108,7 +112,13 @@ class CudaModel final : public Model {
       if (absl::IsUnavailable(flight.status)) lost_ = flight.status;
       return flight.status;
     }
-    routers_->Release(plan.number);
+    if (options_.telemetry && !flight.counts && in_flight_.empty()) {
+      flight.status = CopyCounts(flight);
+      if (flight.status.ok()) flight.status = CudaStatus(cudaStreamSynchronize(stream_), "reading counters");
+      if (!flight.status.ok()) return lost_ = flight.status;
+    }
+    // A slot goes to another router when its counts are read, not before.
+    if (flight.counts || !options_.telemetry) routers_->Release(plan.number);
     Carver carver(flight.outputs);
     const StepAnswers answers{.outputs = StepOutputs::Lay(flight.bounds, carver),
                               .top_tokens = flight.top_tokens,
@@ -116,7 +126,7 @@ class CudaModel final : public Model {
                               .expert_ids = flight.expert_ids,
                               .expert_weights = flight.expert_weights,
                               .expert_rows = flight.expert_rows,
-                              .counters = options_.telemetry ? flight.counters : nullptr,
+                              .counters = flight.counts ? flight.counters : nullptr,
                               .routers = flight.routers,
                               .max_top = kMaxTop};
     return reader_->Read(plan, flight.step, answers);
@@ -134,6 +144,7 @@ class CudaModel final : public Model {
   absl::Status Start(const StepPlan& plan, Flight& flight);
   absl::Status CopyIn(Flight& flight);
   absl::Status CopyOut(Flight& flight);
+  absl::Status CopyCounts(Flight& flight);
   ModelSpec Spec() const;
 
   // Rows of the largest graph.
@@ -197,7 +208,7 @@ absl::Status CudaModel::Prepare() {
   PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaGetDevice(&device), "choosing a device"));
   PENSTOCK_RETURN_IF_ERROR(
       CudaStatus(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "asking the device"));
-  reader_.emplace(spec_, options_.max_routers, processors);
+  reader_.emplace(spec_, options_.max_routers, processors, options_.telemetry);
   PENSTOCK_RETURN_IF_ERROR(MakeFlights());
   try {
     return CaptureGraphs();
@@ -237,9 +248,8 @@ absl::Status CudaModel::MakeFlights() {
       Carver inputs(nullptr), outputs(nullptr);
       StepInputs::Lay(most, inputs);
       StepOutputs::Lay(most, outputs);
-      flight.inputs = carver.Take<std::byte>(inputs.used());
+      flight.inputs = carver.Take<std::byte>(inputs.used() + 4 * sequences * forward_->max_blocks());
       flight.outputs = carver.Take<std::byte>(outputs.used());
-      flight.target.block_tables = carver.Take<std::int32_t>(sequences * forward_->max_blocks());
       flight.target.bias_tokens = carver.Take<std::int32_t>(kMaxTokenLists);
       flight.target.biases = carver.Take<float>(kMaxTokenLists);
       flight.target.banned = carver.Take<std::int32_t>(kMaxTokenLists);
@@ -309,7 +319,8 @@ absl::Status CudaModel::Start(const StepPlan& plan, Flight& flight) {
   Carver carver(flight.inputs);
   flight.target.inputs = StepInputs::Lay(flight.bounds, carver);
   flight.step = writer_->Write(plan, std::move(logit_rows), flight.target);
-  PENSTOCK_RETURN_IF_ERROR(Copy(forward_->input_memory(), flight.inputs, carver.used()));
+  PENSTOCK_RETURN_IF_ERROR(
+      Copy(forward_->input_memory(), flight.inputs, carver.used() + 4 * flight.step.table_entries));
   PENSTOCK_RETURN_IF_ERROR(CopyIn(flight));
   if (graphed) {
     PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaGraphLaunch(graphs_.at(flight.bounds.rows), stream_), "starting a step"));
@@ -324,9 +335,6 @@ absl::Status CudaModel::Start(const StepPlan& plan, Flight& flight) {
 // All but the arrays of the step itself.
 absl::Status CudaModel::CopyIn(Flight& flight) {
   const WrittenStep& step = flight.step;
-  const std::int64_t width = 4 * step.blocks_used;
-  PENSTOCK_RETURN_IF_ERROR(Copy(forward_->block_tables(), 4 * forward_->max_blocks(), flight.target.block_tables,
-                                width, width, static_cast<std::int64_t>(step.status.size())));
   if (routers_->TakeChanged()) {
     const std::vector<RouterProgram>& programs = routers_->programs();
     std::copy(programs.begin(), programs.end(), flight.programs);
@@ -363,7 +371,13 @@ absl::Status CudaModel::CopyOut(Flight& flight) {
     PENSTOCK_RETURN_IF_ERROR(
         Copy(flight.expert_weights, width, forward_->expert_weights(), pitch, width, config_.layers));
   }
-  if (!options_.telemetry) return absl::OkStatus();
+  flight.counts = false;
+  const bool counts = options_.telemetry && (flight.plan->number + 1) % kCountInterval < 2;
+  return counts ? CopyCounts(flight) : absl::OkStatus();
+}
+
+absl::Status CudaModel::CopyCounts(Flight& flight) {
+  flight.counts = true;
   flight.routers = routers_->used();
   const auto size = static_cast<std::int64_t>(sizeof(RouterCounters));
   PENSTOCK_RETURN_IF_ERROR(Copy(flight.counters, size * flight.routers, forward_->counters(),

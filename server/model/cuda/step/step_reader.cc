@@ -29,10 +29,11 @@ absl::Status NonFiniteLogits() {
 
 }  // namespace
 
-StepReader::StepReader(const ModelSpec& spec, std::int64_t max_routers, int processors)
+StepReader::StepReader(const ModelSpec& spec, std::int64_t max_routers, int processors, bool telemetry)
     : spec_(spec),
       max_routers_(max_routers),
       processors_(processors),
+      telemetry_(telemetry),
       expert_rows_(static_cast<std::size_t>(spec.num_layers * max_routers * spec.num_experts)),
       counters_(static_cast<std::size_t>(spec.num_layers * max_routers)) {}
 
@@ -103,35 +104,58 @@ void StepReader::ReadTraces(const StepPlan& plan, const StepAnswers& answers, St
 }
 
 void StepReader::ReadCounts(const WrittenStep& step, const StepAnswers& answers, StepResult& result) {
-  const auto experts = static_cast<std::size_t>(spec_.num_experts), layers = spec_.sparse_layers.size();
   for (const WrittenStep::RouterShare& share : step.routers) {
-    RouterStepShare& router =
-        result.routers.emplace_back(RouterStepShare{.router = share.router, .rows = share.counted_rows, .router_time = {}});
-    if (answers.counters == nullptr) continue;
-    std::uint64_t nanoseconds = 0;
-    for (std::size_t layer = 0; layer < layers; ++layer) {
-      const std::size_t now = layer * static_cast<std::size_t>(answers.routers) + static_cast<std::size_t>(share.slot);
-      const std::size_t kept = layer * static_cast<std::size_t>(max_routers_) + static_cast<std::size_t>(share.slot);
-      const RouterCounters after = answers.counters[now], before = counters_[kept];
-      counters_[kept] = after;
-      nanoseconds += after.nanoseconds - before.nanoseconds;
-      RoutingCounts counts;
-      counts.router = share.router;
-      counts.layer = spec_.sparse_layers[layer];
-      counts.rows = static_cast<std::int64_t>(after.rows - before.rows);
-      counts.entropy = static_cast<double>(after.entropy - before.entropy) / kCounterScale;
-      counts.topk_mass = static_cast<double>(after.top_k_mass - before.top_k_mass) / kCounterScale;
-      counts.slots.resize(experts);
-      for (std::size_t e = 0; e < experts; ++e) {
-        std::uint64_t& known = expert_rows_[kept * experts + e];
-        const std::uint64_t rows = answers.expert_rows[now * experts + e];
-        counts.slots[e] = static_cast<std::int64_t>(rows - known);
-        known = rows;
-      }
-      if (share.counted_rows > 0) result.routing.push_back(std::move(counts));
-    }
-    router.router_time = absl::Nanoseconds(static_cast<std::int64_t>(nanoseconds) / processors_);
+    result.routers.push_back({.router = share.router, .rows = share.counted_rows, .router_time = {}});
   }
+  result.routing_steps = 0;
+  if (!telemetry_) return;
+  ++uncounted_steps_;
+  for (const WrittenStep::RouterShare& share : step.routers) {
+    const auto known = std::find_if(uncounted_.begin(), uncounted_.end(),
+                                    [&](const WrittenStep::RouterShare& other) { return other.slot == share.slot; });
+    if (known == uncounted_.end()) {
+      uncounted_.push_back(share);
+    } else {
+      known->counted_rows += share.counted_rows;
+    }
+  }
+  if (answers.counters == nullptr) return;
+  for (const WrittenStep::RouterShare& share : uncounted_) ReadRouter(share, answers, result);
+  result.routing_steps = uncounted_steps_;
+  uncounted_steps_ = 0;
+  uncounted_.clear();
+}
+
+void StepReader::ReadRouter(const WrittenStep::RouterShare& share, const StepAnswers& answers, StepResult& result) {
+  const auto experts = static_cast<std::size_t>(spec_.num_experts);
+  std::uint64_t nanoseconds = 0;
+  for (std::size_t layer = 0; layer < spec_.sparse_layers.size(); ++layer) {
+    const std::size_t now = layer * static_cast<std::size_t>(answers.routers) + static_cast<std::size_t>(share.slot);
+    const std::size_t kept = layer * static_cast<std::size_t>(max_routers_) + static_cast<std::size_t>(share.slot);
+    const RouterCounters after = answers.counters[now], before = counters_[kept];
+    counters_[kept] = after;
+    nanoseconds += after.nanoseconds - before.nanoseconds;
+    RoutingCounts counts;
+    counts.router = share.router;
+    counts.layer = spec_.sparse_layers[layer];
+    counts.rows = static_cast<std::int64_t>(after.rows - before.rows);
+    counts.entropy = static_cast<double>(after.entropy - before.entropy) / kCounterScale;
+    counts.topk_mass = static_cast<double>(after.top_k_mass - before.top_k_mass) / kCounterScale;
+    counts.slots.resize(experts);
+    for (std::size_t e = 0; e < experts; ++e) {
+      std::uint64_t& known = expert_rows_[kept * experts + e];
+      const std::uint64_t rows = answers.expert_rows[now * experts + e];
+      counts.slots[e] = static_cast<std::int64_t>(rows - known);
+      known = rows;
+    }
+    if (share.counted_rows > 0) result.routing.push_back(std::move(counts));
+  }
+  const auto own = std::find_if(result.routers.begin(), result.routers.end(),
+                                [&](const RouterStepShare& router) { return router.router == share.router; });
+  RouterStepShare& router = own != result.routers.end()
+                                ? *own
+                                : result.routers.emplace_back(RouterStepShare{.router = share.router, .rows = 0, .router_time = {}});
+  router.router_time += absl::Nanoseconds(static_cast<std::int64_t>(nanoseconds) / processors_);
 }
 
 }  // namespace penstock

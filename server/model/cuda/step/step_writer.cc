@@ -59,18 +59,22 @@ WrittenStep StepWriter::Write(const StepPlan& plan, std::vector<LogitRow> logit_
 }
 
 void StepWriter::WriteRows(const StepPlan& plan, const StepTarget& target, WrittenStep& step) {
+  int width = 0;
   for (const PlannedSequence& planned : plan.sequences) {
     const int blocks = (planned.first_position + planned.num_rows + options_.block_tokens - 1) / options_.block_tokens;
     PENSTOCK_CHECK_LE(static_cast<std::size_t>(blocks), planned.block_table.size());
     PENSTOCK_CHECK_LE(planned.first_position + planned.num_rows, options_.max_context);
-    step.blocks_used = std::max(step.blocks_used, blocks);
+    width = std::max(width, blocks);
   }
+  target.inputs.counts[StepInputs::kNumSequences] = static_cast<std::int32_t>(plan.sequences.size());
+  target.inputs.counts[StepInputs::kTableWidth] = width;
+  step.table_entries = static_cast<std::int64_t>(plan.sequences.size()) * width;
   int row = 0;
   for (std::size_t s = 0; s < plan.sequences.size(); ++s) {
     const PlannedSequence& planned = plan.sequences[s];
     PENSTOCK_CHECK_EQ(planned.first_row, row);
-    std::int32_t* table = target.block_tables + s * static_cast<std::size_t>(step.blocks_used);
-    for (int i = 0; i < step.blocks_used; ++i) {
+    std::int32_t* table = target.inputs.block_tables + s * static_cast<std::size_t>(width);
+    for (int i = 0; i < width; ++i) {
       // Blocks beyond the sequence's own are read by nobody.
       const int block = static_cast<std::size_t>(i) < planned.block_table.size() ? planned.block_table[i] : 0;
       PENSTOCK_CHECK(block >= 0 && block < options_.num_blocks) << "block " << block;

@@ -34,7 +34,7 @@ struct WrittenStep {
   };
   std::vector<RouterShare> routers;  // in order of first row
   bool wants_top = false, wants_traces = false;
-  int blocks_used = 0;     // columns of the block tables
+  std::int64_t table_entries = 0;  // of the block tables
   int list_entries = 0;    // of bias and ban lists
   // Histories to bring to the device before the step: slot and tokens (prompt, then output).
   std::vector<std::pair<int, std::vector<std::int32_t>>> histories;
@@ -43,7 +43,6 @@ struct WrittenStep {
 // Host memory that the arrays are written to; sized for the options' bounds.
 struct StepTarget {
   StepInputs inputs;
-  std::int32_t* block_tables = nullptr;  // [sequences, blocks_used]: dense
   std::int32_t* bias_tokens = nullptr;   // [max_token_lists]
   float* biases = nullptr;               // [max_token_lists]
   std::int32_t* banned = nullptr;        // [max_token_lists]

@@ -46,13 +46,12 @@ class StepWriterTest : public ::testing::Test {
     StepBounds bounds{.rows = kRows, .decode_rows = kRows, .logit_rows = kRows};
     Carver measure(nullptr);
     StepInputs::Lay(bounds, measure);
-    memory_.resize(static_cast<std::size_t>(measure.used()) + Carver::kAlign);
+    memory_.resize(static_cast<std::size_t>(measure.used()) + 4 * kRows * kBlocks + Carver::kAlign);
     void* start = memory_.data();
     std::size_t space = memory_.size();
     std::align(Carver::kAlign, static_cast<std::size_t>(measure.used()), start, space);
     Carver carver(static_cast<std::byte*>(start));
     target_ = {.inputs = StepInputs::Lay(bounds, carver),
-               .block_tables = tables_.data(),
                .bias_tokens = bias_tokens_.data(),
                .biases = biases_.data(),
                .banned = banned_.data()};
@@ -90,7 +89,7 @@ class StepWriterTest : public ::testing::Test {
   }
 
   std::vector<std::byte> memory_;
-  std::vector<std::int32_t> tables_ = std::vector<std::int32_t>(kRows * kBlocks), bias_tokens_ = std::vector<std::int32_t>(8),
+  std::vector<std::int32_t> bias_tokens_ = std::vector<std::int32_t>(8),
                             banned_ = std::vector<std::int32_t>(8);
   std::vector<float> biases_ = std::vector<float>(8);
   StepTarget target_;
@@ -112,12 +111,12 @@ TEST_F(StepWriterTest, RowsCarryTokensPositionsAndTables) {
   Add(plan, 2, 0, {4, 5}, Spec({4, 5, 6}));
   plan.decode_rows = 1;
   const WrittenStep step = Write(plan);
-  EXPECT_THAT(First(target_.inputs.counts, 3), ElementsAre(3, 1, 1));
+  EXPECT_THAT(First(target_.inputs.counts, 5), ElementsAre(3, 1, 2, 2, 1)) << "rows, decode rows, sequences, width, logits";
   EXPECT_THAT(First(target_.inputs.tokens, 3), ElementsAre(7, 4, 5));
   EXPECT_THAT(First(target_.inputs.positions, 3), ElementsAre(30, 0, 1));
   EXPECT_THAT(First(target_.inputs.sequences, 3), ElementsAre(0, 1, 1));
-  EXPECT_EQ(step.blocks_used, 2);
-  EXPECT_THAT(First(tables_.data(), 4), ElementsAre(10, 11, 20, 0));
+  EXPECT_EQ(step.table_entries, 4);
+  EXPECT_THAT(First(target_.inputs.block_tables, 4), ElementsAre(10, 11, 20, 0));
   EXPECT_THAT(First(target_.inputs.logit_rows, 1), ElementsAre(0));
   ASSERT_THAT(step.routers, SizeIs(1));
   EXPECT_EQ(step.routers[0].counted_rows, 3);
