@@ -66,6 +66,7 @@ struct TileShape {
                                      : kMaxTokens <= 64 || kBlocks > 1 ? 4
                                                                        : 2;
   static constexpr int kConsumerWarps = kWarpgroups * 4;
+  static constexpr int kTurnBytes = kBlocks > 1 ? kConsumerWarps * 2 * 512 : 0;
   static constexpr int kThreads = (kConsumerWarps + (kTradesRegisters ? 8 : 2 + kTokenWarps)) * 32;
 };
 
@@ -97,7 +98,7 @@ struct Job {
   std::uint16_t count;
 };
 
-struct Shared {
+struct alignas(16) Shared {
   std::uint64_t weights_full[kMaxSlots], weights_empty[kMaxSlots];
   std::uint64_t tokens_full[kMaxSlots], tokens_empty[kMaxSlots];
   std::uint64_t tile_ready[kTileQueue];
@@ -106,11 +107,11 @@ struct Shared {
   int job_count;
 };
 
-// What lies before the rings: Shared, the places of two tiles' tokens, jobs.
+// What lies before the rings: Shared, the places of two tiles' tokens, room to turn results, jobs.
 template <typename Shape>
 __host__ __device__ constexpr int HeaderBytes(int job_capacity) {
   const int bytes = static_cast<int>(sizeof(Shared) + 2 * Shape::kMaxTokens * sizeof(int) +
-                                     job_capacity * sizeof(Job));
+                                     Shape::kTurnBytes + job_capacity * sizeof(Job));
   return (bytes + 1023) / 1024 * 1024;
 }
 
@@ -126,12 +127,13 @@ struct Cursor {
   }
 };
 
-// M(M(silu(M(gate))) · M(up)), M rounding to bf16.
+// M(M(silu(M(gate))) · M(up)), M rounding to bf16. The quotient may be off by two units in the last
+// place of fp32.
 __device__ __forceinline__ __nv_bfloat16 GatedSilu(float gate, float up) {
-  const float g = __bfloat162float(__float2bfloat16(gate));
-  const float u = __bfloat162float(__float2bfloat16(up));
-  const float silu = __bfloat162float(__float2bfloat16(g / (1.0f + __expf(-g))));
-  return __float2bfloat16(silu * u);
+  const float2 rounded = __bfloat1622float2(__floats2bfloat162_rn(gate, up));
+  const float g = rounded.x;
+  const float silu = __bfloat162float(__float2bfloat16(__fdividef(g, 1.0f + __expf(-g))));
+  return __float2bfloat16(silu * rounded.y);
 }
 
 template <Product kProduct, typename Shape>
@@ -140,7 +142,8 @@ class Kernel {
   __device__ __forceinline__ Kernel(const Params& params, const TileMap* map, unsigned char* memory)
       : p_(params), map_(map), shared_(*reinterpret_cast<Shared*>(memory)) {
     places_ = reinterpret_cast<int*>(memory + sizeof(Shared));
-    jobs_ = reinterpret_cast<Job*>(places_ + 2 * kMaxTokens);
+    turn_ = reinterpret_cast<unsigned char*>(places_ + 2 * kMaxTokens);
+    jobs_ = reinterpret_cast<Job*>(turn_ + Shape::kTurnBytes);
     weights_ = SharedAddress(memory) + HeaderBytes<Shape>(p_.job_capacity);
     tokens_ = weights_ + p_.weight_slots * Shape::kWeightSlotBytes;
   }
@@ -377,19 +380,18 @@ class Kernel {
     for (int i = 0;; ++i) {
       const Tile tile = NextTile(i);
       if (tile.matrix < 0) break;
-      MultiplyNarrowest < kMaxTokens<32                  ? kMaxTokens
-                                     : kMaxTokens == 160 ? 32
-                                                         : 8>(tile, places_ + i % 2 * kMaxTokens,
-                                                              &weights, &tokens);
+      constexpr int kNarrowest = kBlocks == 1 ? 8 : 16;
+      MultiplyNarrowest<kNarrowest>(tile, places_ + i % 2 * kMaxTokens, &weights, &tokens);
     }
   }
 
-  // By straight-line code for the narrowest width that holds the tile's tokens.
+  // By straight-line code for the narrowest width that holds the tile's tokens: powers of two where
+  // the weights are what costs, steps of 16 where every token does.
   template <int kTokens>
   __device__ __forceinline__ void MultiplyNarrowest(const Tile& tile, int* places, Cursor* weights,
                                                     Cursor* tokens) {
     if constexpr (kTokens < kMaxTokens) {
-      constexpr int kNext = kMaxTokens == 160 ? kTokens + 32 : kTokens * 2;
+      constexpr int kNext = kBlocks == 1 ? kTokens * 2 : kTokens + 16;
       if (tile.count > kTokens) return MultiplyNarrowest<kNext>(tile, places, weights, tokens);
     }
     MultiplyTile<kTokens>(tile, places, weights, tokens);
@@ -461,6 +463,9 @@ class Kernel {
   template <int kTokens>
   __device__ __forceinline__ void Store(const Tile& tile, int block,
                                         const float (&sum)[kTokens / 2], const int* places) const {
+    if constexpr (kBlocks > 1 && kProduct != Product::kDenseF32) {
+      if (p_.m % 8 == 0) return StoreTurned<kTokens>(tile, block, sum, places);
+    }
     const int warp = threadIdx.x / 32 % 4, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
 #pragma unroll
     for (int j = 0; j < kTokens / 8; ++j) {
@@ -481,6 +486,47 @@ class Kernel {
           StorePair(output + 8, at, __float2bfloat16(s[2]), __float2bfloat16(s[3]));
         }
       }
+    }
+  }
+
+  // Squares of 8 outputs × 8 tokens are turned, four at a time, so that a lane holds 8 outputs of
+  // one token: with many tokens, stores would otherwise take a quarter of the time.
+  template <int kTokens>
+  __device__ __forceinline__ void StoreTurned(const Tile& tile, int block,
+                                              const float (&sum)[kTokens / 2],
+                                              const int* places) const {
+    constexpr int kHalves = kProduct == Product::kGateUp ? 1 : 2;  // of the warp's outputs
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, square = lane / 8;
+    const int output =
+        tile.group * kOutputs + (block * 4 + warp % 4) * 8 * kHalves + square % kHalves * 8;
+    __syncwarp();  // the block before has been read
+#pragma unroll
+    for (int first = 0; first < kTokens; first += 32 / kHalves) {
+      std::uint32_t squares[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int j = first / 8 + i / kHalves;
+        squares[i] = 0;
+        if (j >= kTokens / 8) continue;
+        const float* s = sum + 4 * j;
+        __nv_bfloat162 pair;
+        if constexpr (kProduct == Product::kGateUp) {
+          pair = __nv_bfloat162(GatedSilu(s[0], s[2]), GatedSilu(s[1], s[3]));
+        } else {
+          pair = __floats2bfloat162_rn(s[i % 2 * 2], s[i % 2 * 2 + 1]);
+        }
+        squares[i] = reinterpret_cast<const std::uint32_t&>(pair);
+      }
+      // Two buffers: a warp that writes one has read the other.
+      unsigned char* buffer = turn_ + (warp * 2 + first / (32 / kHalves) % 2) * 512 + lane * 16;
+      StoreSquaresTurned(SharedAddress(buffer), squares);
+      __syncwarp();
+      const uint4 outputs = *reinterpret_cast<const uint4*>(buffer);
+      const int token = first + square / kHalves * 8 + lane % 8;
+      const int place = token < kTokens ? places[token] : -1;
+      if (place < 0 || output >= p_.m) continue;
+      auto* y = static_cast<__nv_bfloat16*>(p_.y) + std::int64_t{place} * p_.m + output;
+      *reinterpret_cast<uint4*>(y) = outputs;
     }
   }
 
@@ -511,7 +557,8 @@ class Kernel {
   const Params& p_;
   const TileMap* map_;
   Shared& shared_;
-  int* places_;  // [2, kMaxTokens]
+  int* places_;          // [2, kMaxTokens]
+  unsigned char* turn_;  // [warps, 2, 512]
   Job* jobs_;
   std::uint32_t weights_, tokens_;  // the rings
 };

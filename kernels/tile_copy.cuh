@@ -40,6 +40,15 @@ __device__ __forceinline__ void CopyToShared(std::uint32_t to, const void* from,
                : "memory");
 }
 
+// Four 8 × 8 squares of 2-byte elements, each held as by mma's results, written with rows and
+// columns exchanged: lane l gives the address of 16 bytes, row l % 8 of square l / 8.
+__device__ __forceinline__ void StoreSquaresTurned(std::uint32_t to,
+                                                   const std::uint32_t (&squares)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to),
+               "r"(squares[0]), "r"(squares[1]), "r"(squares[2]), "r"(squares[3])
+               : "memory");
+}
+
 // ---- The copy engine. `policy` says what L2 keeps.
 __device__ __forceinline__ void PrefetchMap(const TileMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
