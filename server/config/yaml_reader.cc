@@ -54,6 +54,7 @@ std::size_t EditDistance(std::string_view a, std::string_view b) {
 // The nearest field's name, or all of them where none is near.
 std::string WantedKey(std::string_view key, const Descriptor& section) {
   std::vector<std::string> names;
+  names.reserve(section.field_count());
   for (int i = 0; i < section.field_count(); ++i) names.push_back(section.field(i)->name());
   if (key.size() <= kMaxCompared) {
     const auto nearest = std::min_element(names.begin(), names.end(), [&](auto& a, auto& b) {
