@@ -12,7 +12,7 @@ namespace penstock {
 
 // Device pointers. M rounds to bf16.
 struct AttentionInputsArgs {
-  StepRows rows;
+  StepRows rows = {};
   // [parts, part_rows, (heads + 2 · kv_heads) · head_dim]: queries, keys, values; fp32 parts are
   // added in order, bf16 has one.
   const void* qkv = nullptr;
@@ -23,7 +23,7 @@ struct AttentionInputsArgs {
   // [positions, head_dim / 2, 2]: cosine and sine, rounded to bf16's values (RopeTableCpu).
   const float* rope = nullptr;
   std::int64_t heads = 0;
-  KvBlocks kv;
+  KvBlocks kv = {};
   void* q = nullptr;  // [rows, heads, head_dim] bf16, out
 };
 

@@ -29,17 +29,17 @@ struct AttentionPlan {
 std::size_t AttentionPlanBytes(std::int64_t max_rows);
 
 struct PlanAttentionArgs {
-  StepRows rows;
+  StepRows rows = {};
   const std::int32_t* num_decode_rows = nullptr;  // [1]: the first rows, one a sequence
-  AttentionPlan plan;                             // out
+  AttentionPlan plan = {};                        // out
 };
 // To be launched before EmbedRows, which lets nothing behind it start before the plan is there.
 void PlanAttentionCuda(const PlanAttentionArgs& args, CudaStream stream);
 
 struct DeviceAttentionArgs {
-  StepRows rows;
-  AttentionPlan plan;
-  KvBlocks kv;
+  StepRows rows = {};
+  AttentionPlan plan = {};
+  KvBlocks kv = {};
   const void* q = nullptr;  // [rows, heads, head_dim] bf16
   std::int64_t heads = 0;   // multiple of kv_heads
   float scale = 1;          // of the scores

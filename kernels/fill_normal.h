@@ -11,7 +11,7 @@ namespace penstock {
 
 struct FillNormalArgs {
   std::uint64_t seed = 0;
-  NormalStream stream;
+  NormalStream stream = {};
   double std = 1;
   void* values = nullptr;  // [count] bf16, out
   std::int64_t count = 0;

@@ -12,9 +12,10 @@ namespace penstock {
 
 // Limits of one launch.
 struct RouteShape {
-  std::int64_t max_rows = 0;
+  std::int64_t max_rows = 0;     // at most 16,384
   std::int64_t max_routers = 0;  // descriptors of a layer
   std::int64_t max_hidden = 0;   // the largest h of a descriptor
+  std::int64_t max_heads = 1;    // the largest H of a descriptor; H · E is at most 4,096
   std::int64_t d = 0;            // multiple of 8
   std::int64_t experts = 0;      // E, at most 256
   std::int64_t k = 0;            // 1 to min(E, 16)
@@ -27,18 +28,19 @@ struct RoutePlan {
 std::size_t RoutePlanBytes(const RouteShape& shape);
 
 struct PlanRoutesArgs {
-  RouteShape shape;
+  RouteShape shape = {};
   const std::int32_t* num_rows = nullptr;     // [1]; rows from here on are padding
   const std::int32_t* row_routers = nullptr;  // [rows]: index of the row's descriptor
-  RoutePlan plan;                             // out
+  const RouterProgram* programs = nullptr;    // [routers], of any layer
+  RoutePlan plan = {};                        // out
 };
 // To be launched before EmbedRows, which lets nothing behind it start before the plan is there.
 void PlanRoutesCuda(const PlanRoutesArgs& args, CudaStream stream);
 
 // Device pointers.
 struct RouteRowsArgs {
-  RouteShape shape;
-  RoutePlan plan;
+  RouteShape shape = {};
+  RoutePlan plan = {};
   const std::int32_t* num_rows = nullptr;     // [1]
   const std::int32_t* row_routers = nullptr;  // [rows]
   const std::uint8_t* counted = nullptr;      // [rows]: 0 leaves a row out of the counters
@@ -72,6 +74,10 @@ std::size_t RouteScratchBytes(const RouteShape& shape);
 // that is not finite gets experts 0 … k − 1 with weight 0. expert_ids and weights of a layer are
 // its trace: give every layer its own where one is wanted. counters may be null: telemetry off.
 void RouteRowsCuda(const RouteRowsArgs& args, CudaStream stream);
+
+// The lists of RouteRows alone, on a CPU.
+void MakeExpertLists(const std::int32_t* expert_ids, std::int64_t rows, std::int64_t k,
+                     std::int64_t experts, std::int32_t* expert_offsets, std::int32_t* slot_rows);
 
 // The twin, by host pointers; plan and scratch are not used.
 void RouteRowsCpu(const RouteRowsArgs& args);

@@ -21,12 +21,13 @@ enum class HiddenForm : std::int32_t {
 
 enum class HiddenActivation : std::int32_t { kIdentity, kGeluErf, kGeluTanh };
 
-// In device memory, one per router and layer. Pointers are device pointers.
+// In device memory, one per router and layer; a router's forms and sizes are the same in all
+// layers. Pointers are device pointers.
 struct RouterProgram {
   HiddenForm form = HiddenForm::kNone;
   HiddenActivation activation = HiddenActivation::kIdentity;
   Element element = Element::kF32;  // of direct, first, second, third: fp32 or bf16
-  std::int32_t hidden = 0;          // h, multiple of 8
+  std::int32_t hidden = 0;          // h
   std::int32_t heads = 1;           // H, divides h
   std::int32_t vocab = 0;           // rows of `table`
 

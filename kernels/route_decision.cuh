@@ -1,0 +1,143 @@
+// From a row's logits to its experts: one warp, every lane holding experts lane, lane + 32, …
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/route_rows.h"
+#include "kernels/row_vectors.cuh"
+
+namespace penstock {
+
+inline constexpr int kRouteLaneExperts = 8;  // of a lane: up to 256 in all
+inline constexpr int kRouteMaxK = 16;
+
+// What routers' measures count of a row.
+struct RouteMeasures {
+  float entropy = 0, mass = 0;
+};
+
+// Lane i holds choice i.
+struct RouteChoice {
+  std::int32_t expert = 0;
+  float weight = 0;
+  bool finite = true;
+  RouteMeasures measures;
+};
+
+// ln Σ exp over the values of all lanes; NaN when one is NaN or +infinity.
+__device__ __forceinline__ float WarpLogSumExp(const float* values, int count) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float highest = -INFINITY;
+  for (int i = lane; i < count; i += 32) highest = fmaxf(highest, values[i]);
+  highest = WarpMax(highest);
+  float sum = 0;
+  for (int i = lane; i < count; i += 32) sum += expf(values[i] - highest);
+  return highest + logf(WarpSum(sum));
+}
+
+// The lane's expert with the largest value, and its value, over the whole warp: ties to the lower
+// index.
+__device__ __forceinline__ void WarpBest(float& value, int& index) {
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    const float other = __shfl_xor_sync(~0u, value, step);
+    const int other_index = __shfl_xor_sync(~0u, index, step);
+    if (other > value || (other == value && other_index < index)) {
+      value = other;
+      index = other_index;
+    }
+  }
+}
+
+// Softmax, the k largest, their weights. logits: [experts] in shared memory, with probabilities
+// (or null) written to global memory.
+__device__ __forceinline__ RouteChoice DecideByLogits(const float* logits, int experts, int k,
+                                                      bool normalize, float* probabilities) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  float z[kRouteLaneExperts], p[kRouteLaneExperts];
+  bool finite = true;
+  float highest = -INFINITY;
+#pragma unroll
+  for (int n = 0; n < kRouteLaneExperts; ++n) {
+    const int expert = lane + 32 * n;
+    z[n] = expert < experts ? logits[expert] : -INFINITY;
+    if (expert < experts) finite = finite && isfinite(z[n]);
+    highest = fmaxf(highest, z[n]);
+  }
+  RouteChoice choice;
+  choice.finite = __all_sync(~0u, finite);
+  if (!choice.finite) {
+    choice.expert = lane;
+    for (int e = lane; e < experts && probabilities != nullptr; e += 32) probabilities[e] = 0;
+    return choice;
+  }
+  highest = WarpMax(highest);
+  float sum = 0;
+#pragma unroll
+  for (int n = 0; n < kRouteLaneExperts; ++n) {
+    p[n] = lane + 32 * n < experts ? expf(z[n] - highest) : 0;
+    sum += p[n];
+  }
+  sum = WarpSum(sum);
+#pragma unroll
+  for (int n = 0; n < kRouteLaneExperts; ++n) {
+    p[n] /= sum;
+    // Below the normal range p ln p is under 1e-36: zero.
+    if (p[n] >= 0x1p-126f) choice.measures.entropy -= p[n] * logf(p[n]);
+    if (probabilities != nullptr && lane + 32 * n < experts) probabilities[lane + 32 * n] = p[n];
+  }
+  choice.measures.entropy = WarpSum(choice.measures.entropy);
+  for (int rank = 0; rank < k; ++rank) {
+    float best = -INFINITY;
+    int index = INT32_MAX;
+#pragma unroll
+    for (int n = 0; n < kRouteLaneExperts; ++n) {
+      const int expert = lane + 32 * n;
+      if (expert < experts && (z[n] > best || (z[n] == best && expert < index))) {
+        best = z[n];
+        index = expert;
+      }
+    }
+    WarpBest(best, index);
+    float weight = 0;
+#pragma unroll
+    for (int n = 0; n < kRouteLaneExperts; ++n) {
+      if (lane + 32 * n != index) continue;
+      weight = p[n];
+      z[n] = -INFINITY;  // taken: below all that are finite
+    }
+    weight = __shfl_sync(~0u, weight, index % 32);
+    choice.measures.mass += weight;
+    if (lane == rank) {
+      choice.expert = index;
+      choice.weight = weight;
+    }
+  }
+  if (normalize) choice.weight /= choice.measures.mass;
+  return choice;
+}
+
+// The token's experts, with equal weights that sum to `mass`, or to 1.
+__device__ __forceinline__ RouteChoice DecideByTable(const RouterProgram& program,
+                                                     std::int32_t token, int experts, int k,
+                                                     bool normalize, float* probabilities) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  RouteChoice choice;
+  choice.finite = token >= 0 && token < program.vocab;
+  choice.expert = lane;
+  if (choice.finite && lane < k) {
+    choice.expert = __ldg(program.table + std::int64_t{token} * k + lane);
+  }
+  const float share = 1.0f / static_cast<float>(k);
+  if (probabilities != nullptr) {
+    for (int e = lane; e < experts; e += 32) probabilities[e] = 0;
+    __syncwarp();
+    if (choice.finite && lane < k) probabilities[choice.expert] = share;
+  }
+  if (!choice.finite) return choice;
+  choice.weight = normalize ? share : program.mass / static_cast<float>(k);
+  choice.measures = {logf(static_cast<float>(k)), normalize ? 1.0f : program.mass};
+  return choice;
+}
+
+}  // namespace penstock
