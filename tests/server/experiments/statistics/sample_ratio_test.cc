@@ -1,0 +1,82 @@
+#include "server/experiments/statistics/sample_ratio.h"
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace penstock {
+namespace {
+
+struct KnownFactor {
+  std::vector<std::int64_t> counts;
+  std::vector<int> shares;
+  double log_factor;
+};
+
+// The product of the predictive probabilities of each unit, κ = 500, in exact fractions.
+const KnownFactor kKnownFactors[] = {
+    {{60, 40}, {5000, 5000}, 0.24270745998526877},
+    {{5200, 4800}, {5000, 5000}, 6.098880330954671},
+    {{700, 400, 100}, {5000, 3000, 2000}, 40.015080451201584},
+    {{300, 0}, {9000, 1000}, 7.095891856577509},
+};
+
+TEST(SampleRatioTest, IsOneOverTheBayesFactor) {
+  for (const KnownFactor& known : kKnownFactors) {
+    EXPECT_NEAR(std::log(SampleRatioPValue(known.counts, known.shares)), -known.log_factor, 1e-8);
+  }
+}
+
+TEST(SampleRatioTest, CountsAsPromisedRaiseNoDoubt) {
+  EXPECT_EQ(SampleRatioPValue(std::vector<std::int64_t>{1000, 1000}, std::vector{1, 1}), 1);
+  EXPECT_EQ(SampleRatioPValue(std::vector<std::int64_t>{0, 0}, std::vector{1, 1}), 1);
+  EXPECT_EQ(SampleRatioPValue(std::vector<std::int64_t>{10, 0}, std::vector{1, 0}), 1);
+}
+
+TEST(SampleRatioTest, AUnitInAnArmWithoutShareIsImpossible) {
+  EXPECT_EQ(SampleRatioPValue(std::vector<std::int64_t>{10, 1}, std::vector{1, 0}), 0);
+}
+
+TEST(SampleRatioTest, FindsOnePercentagePointInAMillionUnits) {
+  EXPECT_LT(SampleRatioPValue(std::vector<std::int64_t>{510'000, 490'000}, std::vector{1, 1}),
+            1e-30);
+  EXPECT_GT(SampleRatioPValue(std::vector<std::int64_t>{500'500, 499'500}, std::vector{1, 1}), 0.5);
+}
+
+TEST(SampleRatioTest, SeldomAlarmsHoweverOftenOneLooks) {
+  // 20,000 experiments: 20 alarms are allowed on average, and 34 are three deviations more.
+  const std::vector<int> shares = {5000, 3000, 2000};
+  std::mt19937_64 random(5);
+  int alarms = 0;
+  for (int experiment = 0; experiment < 20'000; ++experiment) {
+    std::vector<std::int64_t> counts(3);
+    double smallest = 1;
+    for (int look = 0; look < 20; ++look) {
+      for (int unit = 0; unit < 50; ++unit) {
+        const int bucket = static_cast<int>(random() % 10'000);
+        ++counts[bucket < 5000 ? 0 : bucket < 8000 ? 1 : 2];
+      }
+      smallest = std::min(smallest, SampleRatioPValue(counts, shares));
+    }
+    alarms += smallest <= kSampleRatioAlarm;
+  }
+  EXPECT_LE(alarms, 34);
+}
+
+TEST(SampleRatioTest, NearlyAlwaysFindsALostTwentieth) {
+  // One arm loses 5 % of its units: 51.28 % against 48.72 % of those counted.
+  std::mt19937_64 random(6);
+  std::bernoulli_distribution first(1 / 1.95);
+  int alarms = 0;
+  for (int experiment = 0; experiment < 100; ++experiment) {
+    std::vector<std::int64_t> counts(2);
+    for (int unit = 0; unit < 60'000; ++unit) ++counts[first(random) ? 0 : 1];
+    alarms += SampleRatioPValue(counts, std::vector{1, 1}) <= kSampleRatioAlarm;
+  }
+  EXPECT_GE(alarms, 95);
+}
+
+}  // namespace
+}  // namespace penstock
