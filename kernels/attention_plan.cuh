@@ -15,13 +15,15 @@ struct PrefillTile {
 struct AttentionPlanLayout {
   std::int32_t* decode_rows;    // [1]
   std::int32_t* prefill_tiles;  // [1]
+  std::int32_t* decode_splits;  // [1]: of all decode rows
   std::int32_t* split_starts;   // [max_rows + 1]: splits of the decode rows before each
   PrefillTile* tiles;           // [max_rows]
 
   __host__ __device__ explicit AttentionPlanLayout(const AttentionPlan& plan)
       : decode_rows(static_cast<std::int32_t*>(plan.memory)),
         prefill_tiles(decode_rows + 1),
-        split_starts(decode_rows + 2),
+        decode_splits(decode_rows + 2),
+        split_starts(decode_rows + 4),
         tiles(reinterpret_cast<PrefillTile*>(split_starts + (plan.max_rows + 2) / 2 * 2)) {}
 };
 

@@ -61,6 +61,7 @@ __global__ void __launch_bounds__(kThreads) PlanAttention(PlanAttentionArgs args
   if (threadIdx.x == 0) {
     *plan.decode_rows = decode_rows;
     *plan.prefill_tiles = tiles;
+    *plan.decode_splits = splits;
     plan.split_starts[decode_rows] = splits;
   }
 }

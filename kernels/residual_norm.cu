@@ -17,8 +17,9 @@ __global__ void __launch_bounds__(kRowNormThreads) ResidualNorm(ResidualNormArgs
     const int at = static_cast<int>(threadIdx.x) + n * kRowNormThreads;
     if (at < vectors) weight[n] = LoadBf16Weight(args.weight, at);
   }
+  const bool padding = row >= *args.num_rows;
   WaitForEarlierKernels();
-  if (row >= *args.num_rows) return;
+  if (padding) return;
 #pragma unroll
   for (int n = 0; n < kVectors; ++n) {
     const int at = static_cast<int>(threadIdx.x) + n * kRowNormThreads;
@@ -30,6 +31,7 @@ __global__ void __launch_bounds__(kRowNormThreads) ResidualNorm(ResidualNormArgs
     if (args.delta_parts == nullptr) {
       delta = LoadBf16(args.delta, place);
     } else {
+#pragma unroll 4
       for (std::int64_t part = 0; part < args.parts; ++part) {
         const Vector8 more = LoadF32(args.delta_parts, part * args.part_rows * vectors + place);
 #pragma unroll
