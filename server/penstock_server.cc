@@ -143,7 +143,7 @@ class Server final : public PenstockServer {
     };
     sources.config = [this] {
       std::lock_guard<std::mutex> lock(mutex_);
-      return ToYaml(config_);
+      return ToYaml(config_, Secrets::kHidden);
     };
     PENSTOCK_ASSIGN_OR_RETURN(ops_, OpsServer::Start(options, std::move(sources)));
     return absl::OkStatus();

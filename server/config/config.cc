@@ -55,6 +55,9 @@ absl::StatusOr<v1::ServerConfig> ParseConfig(std::string_view yaml, const Config
   if (config.routers().default_().empty() && !options.built_in_routers.empty()) {
     config.mutable_routers()->set_default_(options.built_in_routers.front());
   }
+  for (v1::ExperimentConfig& experiment : *config.mutable_experiments()->mutable_list()) {
+    if (!experiment.has_salt()) experiment.set_salt(experiment.name());
+  }
   CheckReferences(config, options.built_in_routers, &violations);
   PENSTOCK_RETURN_IF_ERROR(violations.ToStatus());
   return config;

@@ -4,10 +4,11 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/config/endpoint.h"
+#include "server/config/experiments.h"
+#include "server/config/names.h"
 #include "server/config/schema.h"
 
 namespace penstock {
@@ -19,9 +20,7 @@ class ReferenceChecker {
  public:
   ReferenceChecker(const v1::ServerConfig& config, std::span<const std::string> built_in_routers,
                    Violations* violations)
-      : config_(config), violations_(*violations) {
-    for (const std::string& name : built_in_routers) AddRouter(name);
-  }
+      : config_(config), routers_(config, built_in_routers), violations_(*violations) {}
 
   void CheckListen() {
     const std::pair<const char*, const std::string*> fields[] = {
@@ -52,31 +51,29 @@ class ReferenceChecker {
 
   void CheckRouters() {
     const v1::RoutersConfig& routers = config_.routers();
-    absl::flat_hash_map<std::string, int> seen;
+    UniqueNames names("routers.load");
     for (int i = 0; i < routers.load_size(); ++i) {
-      const std::string& name = routers.load(i).name();
-      const std::string path = JoinPath(IndexPath("routers.load", i), "name");
-      CheckUnique(name, i, path, "routers.load", &seen);
-      AddRouter(name);
+      names.Add(routers.load(i).name(), i, JoinPath(IndexPath("routers.load", i), "name"),
+                &violations_);
     }
     if (routers.load_size() > 0 && routers.root().empty()) {
       violations_.Add("routers.root", "nothing",
                       "the folder that routers.load's paths are relative to");
     }
-    if (static_cast<int>(known_list_.size()) > routers.max_loaded()) {
+    if (routers_.size() > routers.max_loaded()) {
       violations_.Add("routers.load",
-                      absl::StrCat(known_list_.size(), " routers with the checkpoint's own"),
+                      absl::StrCat(routers_.size(), " routers with the checkpoint's own"),
                       absl::StrCat("at most routers.max_loaded, ", routers.max_loaded()));
     }
-    CheckKnown(routers.default_(), "routers.default");
+    routers_.CheckKnown(routers.default_(), "routers.default", &violations_);
   }
 
   void CheckTenants() {
-    absl::flat_hash_map<std::string, int> seen;
+    UniqueNames names("tenants");
     for (int i = 0; i < config_.tenants_size(); ++i) {
       const std::string path = IndexPath("tenants", i);
       const std::string& name = config_.tenants(i).name();
-      CheckUnique(name, i, JoinPath(path, "name"), "tenants", &seen);
+      names.Add(name, i, JoinPath(path, "name"), &violations_);
       if (name == kUnlistedTenants) {
         violations_.Add(JoinPath(path, "name"), QuoteValue(name),
                         "another name: metrics use this one for tenants that are not listed");
@@ -86,39 +83,20 @@ class ReferenceChecker {
   }
 
  private:
-  void AddRouter(const std::string& name) {
-    if (!name.empty() && known_.insert(name).second) known_list_.push_back(name);
-  }
-
-  void CheckUnique(const std::string& name, int index, const std::string& path,
-                   std::string_view list, absl::flat_hash_map<std::string, int>* seen) {
-    if (name.empty()) return;
-    const auto [first, is_new] = seen->emplace(name, index);
-    if (is_new) return;
-    violations_.Add(path, QuoteValue(name),
-                    "a name other than that of " + IndexPath(list, first->second));
-  }
-
-  void CheckKnown(const std::string& router, const std::string& path) {
-    if (router.empty() || known_.contains(router)) return;
-    violations_.Add(path, QuoteValue(router),
-                    (known_list_.size() > 1 ? "one of " : "") + absl::StrJoin(known_list_, ", "));
-  }
-
   void CheckTenantRouters(const v1::TenantConfig& tenant, const std::string& path) {
-    absl::flat_hash_map<std::string, int> allowed;
+    UniqueNames allowed("routers");
     for (int i = 0; i < tenant.routers_size(); ++i) {
       const std::string field = IndexPath(JoinPath(path, "routers"), i);
-      CheckKnown(tenant.routers(i), field);
-      CheckUnique(tenant.routers(i), i, field, "routers", &allowed);
+      routers_.CheckKnown(tenant.routers(i), field, &violations_);
+      allowed.Add(tenant.routers(i), i, field, &violations_);
     }
-    CheckKnown(tenant.pin(), JoinPath(path, "pin"));
+    routers_.CheckKnown(tenant.pin(), JoinPath(path, "pin"), &violations_);
     if (allowed.empty()) return;
     if (!tenant.pin().empty()) {
-      if (!allowed.contains(tenant.pin())) {
+      if (!allowed.Contains(tenant.pin())) {
         violations_.Add(JoinPath(path, "pin"), QuoteValue(tenant.pin()), "one of its routers");
       }
-    } else if (!allowed.contains(config_.routers().default_())) {
+    } else if (!allowed.Contains(config_.routers().default_())) {
       violations_.Add(JoinPath(path, "routers"), absl::StrJoin(tenant.routers(), ", "),
                       absl::StrCat("the default router ", QuoteValue(config_.routers().default_()),
                                    " among them, or a pin: its requests that name no router "
@@ -127,9 +105,8 @@ class ReferenceChecker {
   }
 
   const v1::ServerConfig& config_;
+  const RouterNames routers_;
   Violations& violations_;
-  absl::flat_hash_set<std::string> known_;
-  std::vector<std::string> known_list_;  // the same, in order
 };
 
 }  // namespace
@@ -140,6 +117,7 @@ void CheckReferences(const v1::ServerConfig& config, std::span<const std::string
   checker.CheckListen();
   checker.CheckRouters();
   checker.CheckTenants();
+  CheckExperiments(config, built_in_routers, violations);
 }
 
 }  // namespace penstock

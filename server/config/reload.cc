@@ -88,7 +88,9 @@ class Differ {
   void Record(const std::string& path, const std::string& from, const std::string& to,
               const FieldDescriptor& field) {
     if (from == to) return;
-    const auto shown = [](const std::string& text) { return text.empty() ? "''" : text; };
+    const auto shown = [&](const std::string& text) -> std::string {
+      return text.empty() ? "''" : RuleOf(field).secret() ? kHiddenValue : text;
+    };
     changes_.push_back({path, shown(from), shown(to), !RuleOf(field).reload()});
   }
 

@@ -62,6 +62,10 @@ std::string WantedForm(const ConfigRule& rule) {
       return "an IP address and a port such as 127.0.0.1:9400 or [::1]:9400";
     case ConfigRule::FORM_RELATIVE_PATH:
       return "a relative path without '..'";
+    case ConfigRule::FORM_EXPOSURE:
+      return "a number of buckets such as 1000 or a percentage of the range such as 20%";
+    case ConfigRule::FORM_TIME:
+      return "a time such as 2026-12-01T00:00:00Z";
     default:
       return "text";
   }
@@ -106,6 +110,11 @@ bool HasForm(std::string_view text, ConfigRule::Form form) {
       return ParseEndpoint(text).has_value();
     case ConfigRule::FORM_RELATIVE_PATH:
       return IsRelativePath(text);
+    case ConfigRule::FORM_EXPOSURE:
+      // Whether the range has as many is not for one field to know.
+      return ParseExposure(text, std::numeric_limits<int>::max()).has_value();
+    case ConfigRule::FORM_TIME:
+      return ParseTimestamp(text).has_value();
     default:
       return text.find('\0') == std::string_view::npos;
   }

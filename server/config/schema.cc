@@ -70,6 +70,7 @@ std::string FormatField(const Message& message, const FieldDescriptor& field, in
     return reflection.GetRepeatedString(message, &field, index);
   }
   if (rule.allow_auto() && !reflection.HasField(message, &field)) return "auto";
+  if (field.has_presence() && !reflection.HasField(message, &field)) return "";
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_STRING:
       return reflection.GetString(message, &field);

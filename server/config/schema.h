@@ -25,6 +25,9 @@ std::string IndexPath(std::string_view list, int index);
 // means unset.
 std::string EnumName(const google::protobuf::EnumValueDescriptor& value);
 
+// What stands in place of a secret where it is not to be seen.
+inline constexpr char kHiddenValue[] = "(hidden)";
+
 // The value of a field that is no section, in the file's notation; empty when it is unset. `index`
 // picks an element of a list of names.
 std::string FormatField(const google::protobuf::Message& message,

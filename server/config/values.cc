@@ -74,4 +74,29 @@ std::optional<double> ParseRatio(std::string_view text) {
   return number;
 }
 
+std::optional<int> ParseExposure(std::string_view text, int size) {
+  if (text.ends_with('%')) {
+    const auto ratio = ParseRatio(text);
+    if (!ratio || *ratio < 0 || *ratio > 1) return std::nullopt;
+    return static_cast<int>(std::lround(*ratio * size));
+  }
+  int buckets = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), buckets);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  if (buckets < 0 || buckets > size) return std::nullopt;
+  return buckets;
+}
+
+std::optional<absl::Time> ParseTimestamp(std::string_view text) {
+  absl::Time time;
+  std::string error;
+  if (!absl::ParseTime(absl::RFC3339_full, absl::string_view(text.data(), text.size()), &time,
+                       &error)) {
+    return std::nullopt;
+  }
+  // absl reads "infinite-future" too.
+  if (time == absl::InfiniteFuture() || time == absl::InfinitePast()) return std::nullopt;
+  return time;
+}
+
 }  // namespace penstock

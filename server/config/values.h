@@ -28,4 +28,11 @@ std::string FormatNumber(double number);
 // A finite number ("0.2") or percentage ("20%"). The range is for the caller to check.
 std::optional<double> ParseRatio(std::string_view text);
 
+// How many of `size` buckets: their number ("1000"), at most `size`, or a percentage ("20%"),
+// rounded to the nearest. nullopt: anything else.
+std::optional<int> ParseExposure(std::string_view text, int size);
+
+// RFC 3339: "2026-12-01T00:00:00Z". nullopt: anything else.
+std::optional<absl::Time> ParseTimestamp(std::string_view text);
+
 }  // namespace penstock

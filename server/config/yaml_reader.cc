@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_join.h"
 #include "server/base/check.h"
 #include "server/config/scalar.h"
@@ -95,6 +96,7 @@ class Reader {
       const FieldDescriptor& field = *message.GetDescriptor()->field(i);
       const std::string field_path = JoinPath(path, field.name());
       if (RuleOf(field).required() && FormatField(message, field).empty()) {
+        if (refused_.contains(field_path)) continue;
         violations_.Add(field_path, "nothing", RuleOf(field).want());
       } else if (IsSection(field) && field.is_repeated()) {
         for (int j = 0; j < reflection.FieldSize(message, &field); ++j) {
@@ -143,14 +145,17 @@ class Reader {
                   Message* message) {
     if (node.kind != YamlNode::Kind::kScalar) {
       violations_.Add(path, node.Describe(), Wanted(field));
+      refused_.insert(path);
       return;
     }
     if (const auto wanted = SetScalar(node.scalar, field, message)) {
       violations_.Add(path, node.Describe(), *wanted);
+      refused_.insert(path);
     }
   }
 
   Violations& violations_;
+  absl::flat_hash_set<std::string> refused_;  // fields whose value was reported: not missing
 };
 
 }  // namespace

@@ -7,8 +7,11 @@
 
 namespace penstock {
 
+enum class Secrets { kShown, kHidden };
+
 // Every field with its effective value, defaults included, in the schema's order; unset ones
-// without a default are left out. ParseConfig reads it back as the same message.
-std::string ToYaml(const google::protobuf::Message& message);
+// without a default are left out. ParseConfig reads it back as the same message, unless secrets are
+// hidden.
+std::string ToYaml(const google::protobuf::Message& message, Secrets secrets = Secrets::kShown);
 
 }  // namespace penstock

@@ -22,7 +22,8 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 using ::testing::UnorderedElementsAre;
 
-// The page interfaces.md, Configuration by example, without experiments.
+// The page interfaces.md, Configuration by example, without the parts of experiments that are not
+// there yet.
 constexpr char kExample[] = R"(
 listen:  {grpc: 127.0.0.1:50051, http: 127.0.0.1:8080, ops: 127.0.0.1:9400}
 model:   {path: /models/qwen, device: auto, dtype: auto, load_format: safetensors, batch_invariant: false}
@@ -33,6 +34,18 @@ routers:
   load: [{name: mlp-v3, path: mlp-v3}]
 tenants:
   - {name: acme, routers: [linear, mlp-v3], pin: "", weight: 2, requests_per_second: 50, tokens_per_second: 20000, concurrent: 64, priority_ceiling: 7}
+experiments:
+  traffic_salt: t1
+  list:
+    - name: mlp-vs-linear
+      audience: {tenants: [acme]}
+      unit: user
+      range: {first: 0, size: 5000}
+      exposure: 20%
+      arms: [{name: control, router: linear, share: 5000}, {name: mlp, router: mlp-v3, share: 5000}]
+      control: control
+      primary: {metric: paired_logprob, better: higher, min_effect: 0.005}
+      start: 2026-12-01T00:00:00Z
 auth:    {mode: none}
 limits:  {max_prompt_tokens: 7168, max_new_tokens: 4096, max_queue: 1024}
 cache:   {share_across_tenants: false}
@@ -138,7 +151,7 @@ const std::vector<BadFile>& BadFiles() {
       {"engine:", "engine: got nothing, want a map of fields"},
       {"engine: {max_batch: }", "engine.max_batch: got nothing, want an integer"},
       {"engine: {max_batch: [1]}", "engine.max_batch: got a list, want an integer"},
-      {"experiments: {}", "experiments: got an unknown field, want one of listen, model, engine"},
+      {"dashboards: {}", "dashboards: got an unknown field, want one of listen, model, engine"},
       {"tenants: {}", "tenants: got a map, want a list"},
       {"tenants: [[]]", "tenants[0]: got a list, want a map of fields"},
       {"tenants: [{name: a}, {name: a}]",
@@ -230,11 +243,11 @@ TEST(Config, SeveralEndpointsMayTakeAnyFreePort) {
 TEST(Config, OverridesApplyInOrder) {
   const auto config = ParseConfig(
       kExample,
-      Options({"engine.max_batch=8", "engine.max_batch=16", "tenants[0].routers=[linear]",
+      Options({"engine.max_batch=8", "engine.max_batch=16", "tenants[0].routers=[mlp-v3, linear]",
                "tenants[1].name=beta", "tenants[1].weight=3", "log.format=json", "state_dir="}));
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->engine().max_batch(), 16);
-  EXPECT_THAT(config->tenants(0).routers(), ElementsAre("linear"));
+  EXPECT_THAT(config->tenants(0).routers(), ElementsAre("mlp-v3", "linear"));
   ASSERT_EQ(config->tenants_size(), 2);
   EXPECT_EQ(config->tenants(1).name(), "beta");
   EXPECT_EQ(config->tenants(1).weight(), 3);

@@ -58,7 +58,7 @@ TEST(Schema, CommentsSayDefaultRangeAndWhetherReloadApplies) {
         const std::string comment = CommentOf(source);
         EXPECT_THAT(comment, HasSubstr(rule.reload() ? "Reload." : "Restart."));
         if (rule.required()) {
-          EXPECT_THAT(comment, HasSubstr("Required."));
+          EXPECT_THAT(comment, testing::ContainsRegex("Required[.;]"));
         } else if (!rule.default_value().empty()) {
           EXPECT_THAT(comment, HasSubstr("Default " + rule.default_value()));
         } else {
