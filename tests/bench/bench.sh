@@ -14,3 +14,6 @@ echo
 [ "${1:-}" != serving ] || exit 0
 echo
 "$deps/oracle/bin/python" "$top/tests/bench/hf_compare.py" --model "demo=$model" --model d512=random
+echo
+# 10,000 experiments, as on that page, take ten times as long: minutes of two cores.
+"$PENSTOCK_BUILD/bin/experiment_simulation" 1000

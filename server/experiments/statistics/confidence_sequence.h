@@ -33,7 +33,7 @@ struct SequenceOptions {
   double alpha = 0.05;
   // The interval is narrowest when both arms together have so many units; chosen before the start.
   double tuned_units = 5000;
-  double min_effective_units = 100;  // in each arm
+  double min_effective_units = 30;  // in each arm
 };
 
 struct Interval {

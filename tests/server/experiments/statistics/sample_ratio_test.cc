@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "tests/server/experiments/statistics/simulated_experiment.h"
 
 namespace penstock {
 namespace {
@@ -46,23 +47,8 @@ TEST(SampleRatioTest, FindsOnePercentagePointInAMillionUnits) {
 }
 
 TEST(SampleRatioTest, SeldomAlarmsHoweverOftenOneLooks) {
-  // 10,000 experiments: 10 alarms are allowed on average; 20 are three deviations more.
-  const std::vector<int> shares = {5000, 3000, 2000};
-  std::mt19937_64 random(5);
-  int alarms = 0;
-  for (int experiment = 0; experiment < 10'000; ++experiment) {
-    std::vector<std::int64_t> counts(3);
-    double smallest = 1;
-    for (int look = 0; look < 20; ++look) {
-      for (int unit = 0; unit < 50; ++unit) {
-        const int bucket = static_cast<int>(random() % 10'000);
-        ++counts[bucket < 5000 ? 0 : bucket < 8000 ? 1 : 2];
-      }
-      smallest = std::min(smallest, SampleRatioPValue(counts, shares));
-    }
-    alarms += smallest <= kSampleRatioAlarm;
-  }
-  EXPECT_LE(alarms, 20);
+  // 10 alarms are allowed on average; 20 are three deviations more.
+  EXPECT_LE(SimulateSampleRatioAlarms(5, 10'000, 1000, 50, {5000, 3000, 2000}), 20);
 }
 
 TEST(SampleRatioTest, NearlyAlwaysFindsALostTwentieth) {
