@@ -52,32 +52,39 @@ __global__ void __launch_bounds__(kThreads) PlanRoutes(PlanRoutesArgs args) {
       own[rank / kSegmentRows].rows[rank % kSegmentRows] = row;
     });
     const RouterProgram& program = args.programs[router];
-    const int columns = (program.direct != nullptr ? experts : 0) + 1 +
-                        (program.first != nullptr ? program.hidden : 0);
+    const int columns =
+        (program.direct != nullptr ? experts : 0) + (program.first != nullptr ? program.hidden : 0);
     const bool modulated = program.form == HiddenForm::kModulated;
     for (int i = lane; i < segments; i += 32) {
       own[i].router = router;
       own[i].count = min(kSegmentRows, count - i * kSegmentRows);
       own[i].columns = columns;
-      own[i].tiles = (columns + kTileColumns - 1) / kTileColumns;
+      own[i].tiles = 1 + (columns + kTileColumns - 1) / kTileColumns;
       own[i].slices =
           modulated ? (static_cast<int>(args.shape.d) + kSliceWidth - 1) / kSliceWidth : 0;
     }
   }
   __syncthreads();
-  // Which block does what changes no result, so the order of items within a phase may be any.
+  // Which block does what changes no result, so the order of items within a phase may be any. The
+  // rows whose products take two phases come first in each: what others wait for is done early.
   for (const RoutePhase phase : {RoutePhase::kFirst, RoutePhase::kModulated, RoutePhase::kDecide}) {
-    for (int i = static_cast<int>(threadIdx.x); i < starts[routers]; i += kThreads) {
-      const RouteSegment& segment = plan.segments[i];
-      const int pieces = phase == RoutePhase::kFirst       ? segment.tiles
-                         : phase == RoutePhase::kModulated ? segment.slices
-                                                           : 1;
-      const int at = atomicAdd(&num_items, pieces);
-      for (int piece = 0; piece < pieces; ++piece) {
-        plan.items[at + piece] = {i, static_cast<std::int16_t>(piece), phase};
+    for (const bool modulated : {true, false}) {
+      for (int i = static_cast<int>(threadIdx.x); i < starts[routers]; i += kThreads) {
+        const RouteSegment& segment = plan.segments[i];
+        // Decisions the other way round.
+        if ((segment.slices > 0) != (phase == RoutePhase::kDecide ? !modulated : modulated)) {
+          continue;
+        }
+        const int pieces = phase == RoutePhase::kFirst       ? segment.tiles
+                           : phase == RoutePhase::kModulated ? segment.slices
+                                                             : 1;
+        const int at = atomicAdd(&num_items, pieces);
+        for (int piece = 0; piece < pieces; ++piece) {
+          plan.items[at + piece] = {i, segment.router, piece, phase};
+        }
       }
+      __syncthreads();
     }
-    __syncthreads();
   }
   if (threadIdx.x == 0) *plan.num_items = num_items;
 }

@@ -8,9 +8,6 @@
 
 namespace penstock {
 
-inline constexpr int kRouteLaneExperts = 8;  // of a lane: up to 256 in all
-inline constexpr int kRouteMaxK = 16;
-
 // What routers' measures count of a row.
 struct RouteMeasures {
   float entropy = 0, mass = 0;
@@ -35,30 +32,23 @@ __device__ __forceinline__ float WarpLogSumExp(const float* values, int count) {
   return highest + logf(WarpSum(sum));
 }
 
-// The lane's expert with the largest value, and its value, over the whole warp: ties to the lower
-// index.
-__device__ __forceinline__ void WarpBest(float& value, int& index) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    const float other = __shfl_xor_sync(~0u, value, step);
-    const int other_index = __shfl_xor_sync(~0u, index, step);
-    if (other > value || (other == value && other_index < index)) {
-      value = other;
-      index = other_index;
-    }
-  }
+// Bits that are ordered as the numbers are; −0 as 0.
+__device__ __forceinline__ std::uint32_t OrderedBits(float value) {
+  const std::uint32_t bits = __float_as_uint(value + 0.0f);
+  return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-// Softmax, the k largest, their weights. logits: [experts] in shared memory, with probabilities
-// (or null) written to global memory.
+// Softmax, the k largest, their weights. logits: [experts] in shared memory, up to 32 · kPerLane;
+// probabilities (or null) go to global memory.
+template <int kPerLane>
 __device__ __forceinline__ RouteChoice DecideByLogits(const float* logits, int experts, int k,
                                                       bool normalize, float* probabilities) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  float z[kRouteLaneExperts], p[kRouteLaneExperts];
+  float z[kPerLane], p[kPerLane];
   bool finite = true;
   float highest = -INFINITY;
 #pragma unroll
-  for (int n = 0; n < kRouteLaneExperts; ++n) {
+  for (int n = 0; n < kPerLane; ++n) {
     const int expert = lane + 32 * n;
     z[n] = expert < experts ? logits[expert] : -INFINITY;
     if (expert < experts) finite = finite && isfinite(z[n]);
@@ -74,42 +64,44 @@ __device__ __forceinline__ RouteChoice DecideByLogits(const float* logits, int e
   highest = WarpMax(highest);
   float sum = 0;
 #pragma unroll
-  for (int n = 0; n < kRouteLaneExperts; ++n) {
+  for (int n = 0; n < kPerLane; ++n) {
     p[n] = lane + 32 * n < experts ? expf(z[n] - highest) : 0;
     sum += p[n];
   }
   sum = WarpSum(sum);
 #pragma unroll
-  for (int n = 0; n < kRouteLaneExperts; ++n) {
+  for (int n = 0; n < kPerLane; ++n) {
     p[n] /= sum;
     // Below the normal range p ln p is under 1e-36: zero.
     if (p[n] >= 0x1p-126f) choice.measures.entropy -= p[n] * logf(p[n]);
     if (probabilities != nullptr && lane + 32 * n < experts) probabilities[lane + 32 * n] = p[n];
   }
   choice.measures.entropy = WarpSum(choice.measures.entropy);
-  for (int rank = 0; rank < k; ++rank) {
-    float best = -INFINITY;
-    int index = INT32_MAX;
+  std::uint32_t keys[kPerLane];  // 0: not there, or taken
 #pragma unroll
-    for (int n = 0; n < kRouteLaneExperts; ++n) {
-      const int expert = lane + 32 * n;
-      if (expert < experts && (z[n] > best || (z[n] == best && expert < index))) {
-        best = z[n];
-        index = expert;
-      }
+  for (int n = 0; n < kPerLane; ++n) keys[n] = lane + 32 * n < experts ? OrderedBits(z[n]) : 0;
+  for (int rank = 0; rank < k; ++rank) {
+    std::uint32_t best = 0;
+#pragma unroll
+    for (int n = 0; n < kPerLane; ++n) best = max(best, keys[n]);
+    best = __reduce_max_sync(~0u, best);
+    unsigned index = ~0u;
+#pragma unroll
+    for (int n = kPerLane - 1; n >= 0; --n) {
+      if (keys[n] == best) index = static_cast<unsigned>(lane + 32 * n);
     }
-    WarpBest(best, index);
+    index = __reduce_min_sync(~0u, index);
     float weight = 0;
 #pragma unroll
-    for (int n = 0; n < kRouteLaneExperts; ++n) {
-      if (lane + 32 * n != index) continue;
+    for (int n = 0; n < kPerLane; ++n) {
+      if (static_cast<unsigned>(lane + 32 * n) != index) continue;
       weight = p[n];
-      z[n] = -INFINITY;  // taken: below all that are finite
+      keys[n] = 0;
     }
-    weight = __shfl_sync(~0u, weight, index % 32);
+    weight = __shfl_sync(~0u, weight, static_cast<int>(index % 32));
     choice.measures.mass += weight;
     if (lane == rank) {
-      choice.expert = index;
+      choice.expert = static_cast<std::int32_t>(index);
       choice.weight = weight;
     }
   }

@@ -7,24 +7,25 @@
 
 namespace penstock {
 
-inline constexpr int kSegmentRows = 8;   // rows of one router that share a reading of its weights
+inline constexpr int kSegmentRows = 16;  // rows of one router that share a reading of its weights
 inline constexpr int kTileColumns = 16;  // outputs of one piece of the first product
+inline constexpr int kGatePiece = 0;     // of the first product: the shared expert's gate
 inline constexpr int kSliceWidth = 64;   // dimensions of one piece of the modulated product
 
 // Rows of one router, rising.
 struct RouteSegment {
   std::int32_t router, count;
-  std::int32_t columns;  // of the first product: direct [E], shared gate [1], hidden [h]
-  std::int32_t tiles;    // pieces of the first product
+  std::int32_t columns;  // of the first product: direct [E], first [h]
+  std::int32_t tiles;    // pieces of the first product: the shared gate, then 16 columns each
   std::int32_t slices;   // pieces of the modulated product, after the tiles
   std::int32_t rows[kSegmentRows];
 };
 
-enum class RoutePhase : std::int16_t { kFirst, kModulated, kDecide };
+enum class RoutePhase : std::int32_t { kFirst, kModulated, kDecide };
 
 struct RouteItem {
-  std::int32_t segment;
-  std::int16_t piece;
+  std::int32_t segment, router;
+  std::int32_t piece;
   RoutePhase phase;
 };
 
@@ -43,10 +44,12 @@ struct RoutePlanLayout {
   __host__ __device__ static std::int64_t MaxSegments(const RouteShape& shape) {
     return shape.max_rows / kSegmentRows + shape.max_routers;
   }
+  // One for each block besides: a block reads its first item before it knows whether it has one.
   __host__ __device__ static std::int64_t MaxItems(const RouteShape& shape) {
-    const std::int64_t columns = shape.experts + 1 + shape.max_hidden;
-    return MaxSegments(shape) * ((columns + kTileColumns - 1) / kTileColumns +
-                                 (shape.d + kSliceWidth - 1) / kSliceWidth + 1);
+    constexpr std::int64_t kMaxBlocks = 512;
+    const std::int64_t columns = shape.experts + shape.max_hidden;
+    return kMaxBlocks + MaxSegments(shape) * ((columns + kTileColumns - 1) / kTileColumns +
+                                              (shape.d + kSliceWidth - 1) / kSliceWidth + 2);
   }
 };
 

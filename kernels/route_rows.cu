@@ -1,18 +1,19 @@
 // One kernel routes a layer's rows. Its blocks take the pieces of work that PlanRoutes listed:
 // first products (x against the direct and the first matrices), slices of modulated products, and
-// one decision per segment of up to eight rows; the block that decides the last segment makes the
+// one decision per segment of up to 16 rows; the block that decides the last segment makes the
 // lists. A piece that needs others' results waits for them. No block waits for a piece that stands
 // behind its own in the list, and the kernel behind this one cannot take the place of a block that
 // has not started, so the waits end.
 #include "kernels/cuda_launch.cuh"
 #include "kernels/route_decision.cuh"
+#include "kernels/route_lists.cuh"
 #include "kernels/route_products.cuh"
 #include "kernels/route_scratch.cuh"
 
 namespace penstock {
 namespace {
 
-constexpr int kBlocksPerMultiprocessor = 2;
+constexpr int kBlocksPerMultiprocessor = 1;
 
 __device__ __forceinline__ std::uint64_t GlobalNanoseconds() {
   std::uint64_t time;
@@ -26,259 +27,344 @@ __device__ __forceinline__ std::int32_t LoadAcquire(const std::int32_t* from) {
   return value;
 }
 
-__device__ __forceinline__ void PrefetchToL2(const void* line) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
-}
-
-template <Element kElement>
-__device__ __forceinline__ const void* RowOf(const void* weights, std::int64_t row,
-                                             std::int64_t width) {
-  return static_cast<const char*>(weights) +
-         row * width * static_cast<std::int64_t>(SizeOf(kElement));
+__device__ __forceinline__ RawEight<Element::kF32> LoadSharedEight(const float* from) {
+  const auto* words = reinterpret_cast<const uint4*>(from);
+  return {{words[0], words[1]}};
 }
 
 class BlockRouter {
+  // Of a row in shared memory: banks of neighbouring rows differ.
+  static constexpr int kSliceStride = kSliceWidth + 4;
+
  public:
-  __device__ BlockRouter(const RouteRowsArgs& args, void* shared)
+  // What a block that decides all rows keeps for the lists: [256], [kSegmentRows · 16].
+  __device__ BlockRouter(const RouteRowsArgs& args, float* shared, std::uint32_t* shared_chosen,
+                         std::int32_t* shared_ids)
       : args_(args),
         plan_(args.shape, args.plan),
         scratch_(args.shape, args.scratch),
         shared_(shared),
+        shared_chosen_(shared_chosen),
+        shared_ids_(shared_ids),
         warp_(static_cast<int>(threadIdx.x) / 32),
         lane_(static_cast<int>(threadIdx.x) % 32),
         d_(static_cast<int>(args.shape.d)),
         experts_(static_cast<int>(args.shape.experts)),
         k_(static_cast<int>(args.shape.k)) {}
 
-  // Brings the weights of this block's first pieces closer while the rows are still being made.
-  __device__ void Prefetch() const {
-    constexpr int kPieces = 2, kLine = 128;
-    const int items = *plan_.num_items;
-    for (int i = 0, at = static_cast<int>(blockIdx.x); i < kPieces && at < items;
-         ++i, at += static_cast<int>(gridDim.x)) {
-      const RouteItem item = plan_.items[at];
-      if (item.phase != RoutePhase::kFirst) return;
-      const RouteSegment& segment = plan_.segments[item.segment];
-      const RouterProgram& program = args_.programs[segment.router];
-      const int lines = d_ * static_cast<int>(SizeOf(program.element)) / kLine;
-      for (int n = static_cast<int>(threadIdx.x); n < kTileColumns * lines; n += kRouteThreads) {
-        const int column = item.piece * kTileColumns + n / lines;
-        const auto* row = static_cast<const char*>(WeightsOf(program, column));
-        if (column < segment.columns && row != nullptr && column != DirectColumns(program)) {
-          PrefetchToL2(row + n % lines * kLine);
-        }
-      }
-    }
+  // Floats of shared memory.
+  static std::int64_t Shared(const RouteShape& shape) {
+    const std::int64_t modulate = kRouteWarps * kTileValues + kSegmentRows * kSliceStride;
+    const std::int64_t decide =
+        kRouteWarps * kTileValues + kSegmentRows * shape.experts * (1 + kHeadGroup);
+    const std::int64_t lists = ExpertLists::Shared(shape);
+    const std::int64_t most = modulate > decide ? modulate : decide;
+    return most > lists ? most : lists;
   }
 
-  __device__ void Run() {
+  __device__ __forceinline__ void Run() {
+    // The first item is read before it is known to be one: there is room for one a block.
+    RouteItem item = plan_.items[blockIdx.x];
     const int items = *plan_.num_items;
+    num_segments_ = *plan_.num_segments;
+    for (int at = static_cast<int>(blockIdx.x); at < items; at += static_cast<int>(gridDim.x)) {
+      if (at != static_cast<int>(blockIdx.x)) item = plan_.items[at];
+      const RouteSegment& segment = plan_.segments[item.segment];
+      const RouterProgram program = args_.programs[item.router];
+      std::uint64_t start = 0;
+      if (item.phase == RoutePhase::kFirst) {
+        start = First(segment, program, item.piece);
+      } else if (item.phase == RoutePhase::kModulated) {
+        start = Modulate(item, segment, program);
+      } else {
+        start = Decide(item, segment, program);
+      }
+      __syncthreads();
+      if (threadIdx.x == 0) {
+        if (args_.counters != nullptr) {
+          atomicAdd(reinterpret_cast<unsigned long long*>(&args_.counters[item.router].nanoseconds),
+                    GlobalNanoseconds() - start);
+        }
+        if (item.phase != RoutePhase::kDecide) {
+          __threadfence();
+          atomicAdd(scratch_.arrived + item.segment, 1);
+        }
+      }
+      if (item.phase == RoutePhase::kDecide && DecidedLast()) {
+        ExpertLists(args_, scratch_, shared_, shared_chosen_, shared_ids_, num_segments_).Make();
+      }
+    }
+    WaitOnce();
     if (items == 0 && blockIdx.x == 0) {
       for (int e = static_cast<int>(threadIdx.x); e <= experts_; e += kRouteThreads) {
         args_.expert_offsets[e] = 0;
       }
     }
-    for (int at = static_cast<int>(blockIdx.x); at < items; at += static_cast<int>(gridDim.x)) {
-      const RouteItem item = plan_.items[at];
-      const RouteSegment& segment = plan_.segments[item.segment];
-      const RouterProgram& program = args_.programs[segment.router];
-      const int needed = item.phase == RoutePhase::kFirst       ? 0
-                         : item.phase == RoutePhase::kModulated ? segment.tiles
-                                                                : segment.tiles + segment.slices;
-      if (threadIdx.x == 0 && needed > 0) {
-        while (LoadAcquire(scratch_.arrived + item.segment) < needed) {
-        }
-      }
-      __syncthreads();
-      const std::uint64_t start = GlobalNanoseconds();
-      const bool wide = program.element == Element::kF32;
-      if (item.phase == RoutePhase::kFirst) {
-        wide ? First<Element::kF32>(segment, program, item.piece)
-             : First<Element::kBF16>(segment, program, item.piece);
-      } else if (item.phase == RoutePhase::kModulated) {
-        wide ? Modulate<Element::kF32>(segment, program, item.piece)
-             : Modulate<Element::kBF16>(segment, program, item.piece);
-      } else {
-        wide ? Decide<Element::kF32>(segment, program) : Decide<Element::kBF16>(segment, program);
-      }
-      __syncthreads();
-      if (threadIdx.x == 0) {
-        if (args_.counters != nullptr) {
-          atomicAdd(
-              reinterpret_cast<unsigned long long*>(&args_.counters[segment.router].nanoseconds),
-              GlobalNanoseconds() - start);
-        }
-        __threadfence();
-      }
-      if (item.phase != RoutePhase::kDecide) {
-        if (threadIdx.x == 0) atomicAdd(scratch_.arrived + item.segment, 1);
-        continue;
-      }
-      if (DecidedLast()) MakeLists();
-    }
   }
 
  private:
+  static constexpr int kHeadGroup = 4;  // heads whose scores are held at a time
+
+  // Nothing that other kernels write, or that this one writes, is touched before.
+  __device__ void WaitOnce() {
+    if (!waited_) WaitForEarlierKernels();
+    waited_ = true;
+  }
+
+  // Waits for `pieces` of a segment; the time when the work begins.
+  __device__ std::uint64_t WaitForPieces(int segment, int pieces) {
+    WaitOnce();
+    if (threadIdx.x == 0) {
+      while (LoadAcquire(scratch_.arrived + segment) < pieces) {
+      }
+    }
+    __syncthreads();
+    return GlobalNanoseconds();
+  }
+
+  // Brings `bytes` of weights closer.
+  __device__ void Prefetch(const void* weights, std::int64_t bytes) const {
+    constexpr int kLine = 128;
+    for (std::int64_t at = threadIdx.x * kLine; at < bytes; at += kRouteThreads * kLine) {
+      PrefetchToL2(static_cast<const char*>(weights) + at);
+    }
+  }
+
   __device__ int DirectColumns(const RouterProgram& program) const {
     return program.direct != nullptr ? experts_ : 0;
   }
 
-  // The weights of a column of the first product: direct, then the shared gate's (bf16), then
-  // first.
-  __device__ const void* WeightsOf(const RouterProgram& program, int column) const {
-    const int direct = DirectColumns(program);
-    const auto row = [&](const void* weights, int at) {
-      return program.element == Element::kF32 ? RowOf<Element::kF32>(weights, at, d_)
-                                              : RowOf<Element::kBF16>(weights, at, d_);
-    };
-    if (column < direct) return row(program.direct, column);
-    if (column == direct) return args_.shared_gate;
-    return row(program.first, column - direct - 1);
+  // Row `row` of weights [·, width].
+  template <Element kElement>
+  __device__ const void* RowOf(const void* weights, std::int64_t row, std::int64_t width) const {
+    return static_cast<const char*>(weights) +
+           row * width * static_cast<std::int64_t>(SizeOf(kElement));
+  }
+
+  // The shared gate, or 16 columns of the first product.
+  __device__ std::uint64_t First(const RouteSegment& segment, const RouterProgram& program,
+                                 int piece) {
+    if (piece == kGatePiece && args_.shared_gate == nullptr) {
+      WaitOnce();
+      return GlobalNanoseconds();
+    }
+    const bool wide = piece != kGatePiece && program.element == Element::kF32;
+    return wide ? FirstTiles<Element::kF32>(segment, program, piece)
+                : FirstTiles<Element::kBF16>(segment, program, piece);
   }
 
   template <Element kElement>
-  __device__ void First(const RouteSegment& segment, const RouterProgram& program, int piece) {
-    auto* x = static_cast<uint4*>(shared_);
-    const int vectors = d_ / kVector;
-    for (int i = static_cast<int>(threadIdx.x); i < segment.count * vectors; i += kRouteThreads) {
-      x[i] = __ldcg(static_cast<const uint4*>(args_.x) +
-                    std::int64_t{segment.rows[i / vectors]} * vectors + i % vectors);
+  __device__ std::uint64_t FirstTiles(const RouteSegment& segment, const RouterProgram& program,
+                                      int piece) {
+    const int first_column = (piece - 1) * kTileColumns, direct = DirectColumns(program);
+    const void* weights[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      // Columns that are not there take another's weights, and are not stored.
+      const int column = min(first_column + lane_ / 4 + 8 * i, segment.columns - 1);
+      weights[i] = piece == kGatePiece ? args_.shared_gate
+                   : column < direct   ? RowOf<kElement>(program.direct, column, d_)
+                                       : RowOf<kElement>(program.first, column - direct, d_);
     }
+    const void* x[kRowTiles];
+#pragma unroll
+    for (int tile = 0; tile < kRowTiles; ++tile) {
+      x[tile] = RowOf<Element::kBF16>(args_.x, LaneRow(segment, tile), d_);
+    }
+    const int blocks = (d_ + kProductBlock - 1) / kProductBlock;
+    TileSum<kElement, Element::kBF16> sum;
+    std::uint64_t start = waited_ ? GlobalNanoseconds() : 0;
+    TileProduct(
+        weights, warp_ * blocks / kRouteWarps, (warp_ + 1) * blocks / kRouteWarps, d_,
+        [&](int tile, int at) { return LoadEight<Element::kBF16, true>(x[tile], at, d_); },
+        [&] {
+          if (waited_) return;
+          WaitOnce();
+          start = GlobalNanoseconds();
+        },
+        sum);
+    sum.Store(shared_ + warp_ * kTileValues);
     __syncthreads();
-    if (segment.count == 1) {
-      FirstColumns<kElement, 1>(segment, program, piece, x);
-    } else {
-      FirstColumns<kElement, kSegmentRows>(segment, program, piece, x);
+    for (int i = static_cast<int>(threadIdx.x); i < kTileValues; i += kRouteThreads) {
+      const int r = i % kSegmentRows, output = i / kSegmentRows;
+      if (r >= segment.count) continue;
+      const float total = SumOfWarps(i, 0, kRouteWarps);
+      if (piece != kGatePiece) {
+        StoreFirst(segment, program, r, first_column + output, total);
+      } else if (output == 0) {
+        args_.shared_gate_logits[segment.rows[r]] = RoundToBf16OnDevice(total);
+      }
     }
+    return start;
   }
 
-  // A warp's two columns. Rows that the segment does not have are computed, from whatever stands
-  // there, and not stored.
-  template <Element kElement, int kRows>
-  __device__ void FirstColumns(const RouteSegment& segment, const RouterProgram& program, int piece,
-                               const uint4* x) {
-    constexpr int kPair = kTileColumns / kRouteWarps;
-    static_assert(kPair == 2);
-    const int column = piece * kTileColumns + warp_ * kPair, gate = DirectColumns(program);
-    const int vectors = d_ / kVector;
-    if (column + 1 < segment.columns && column != gate && column + 1 != gate) {
-      float sums[kRows][kPair];
-      const void* const weights[kPair] = {WeightsOf(program, column),
-                                          WeightsOf(program, column + 1)};
-      RowProducts<kElement>(x, vectors, weights, sums);
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-        for (int c = 0; c < kPair; ++c) StoreFirst(segment, program, r, column + c, sums[r][c]);
-      }
-      return;
-    }
-    for (int c = column; c < min(column + kPair, segment.columns); ++c) {
-      const void* const weights[1] = {WeightsOf(program, c)};
-      float sums[kRows][1];
-      if (c != gate) {
-        RowProducts<kElement>(x, vectors, weights, sums);
-      } else if (weights[0] != nullptr) {
-        RowProducts<Element::kBF16>(x, vectors, weights, sums);
-      } else {
-        continue;
-      }
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) StoreFirst(segment, program, r, c, sums[r][0]);
-    }
+  // The row that this lane reads of a tile; where the segment has none, another of its rows.
+  __device__ std::int64_t LaneRow(const RouteSegment& segment, int tile) const {
+    return segment.rows[min(tile * kTileRows + lane_ / 4, segment.count - 1)];
+  }
+
+  // Value `at` of the tiles that warps first … last − 1 have stored, added up.
+  __device__ float SumOfWarps(int at, int first, int last) const {
+    float sum = shared_[first * kTileValues + at];
+    for (int warp = first + 1; warp < last; ++warp) sum += shared_[warp * kTileValues + at];
+    return sum;
   }
 
   __device__ void StoreFirst(const RouteSegment& segment, const RouterProgram& program, int r,
                              int column, float sum) const {
-    if (lane_ != r || r >= segment.count) return;
+    const int direct = DirectColumns(program), unit = column - direct;
+    if (column >= segment.columns) return;
     const std::int64_t row = segment.rows[r];
-    const int gate = DirectColumns(program);
-    if (column == gate) {
-      args_.shared_gate_logits[row] = RoundToBf16OnDevice(sum);
+    if (column < direct) {
+      __stcg(scratch_.direct + row * experts_ + column, RoundToBf16OnDevice(sum));
       return;
     }
-    if (column < gate) {
-      sum = RoundToBf16OnDevice(sum);
+    if (program.first_bias != nullptr) sum += __ldg(program.first_bias + unit);
+    if (program.form == HiddenForm::kHeads) {
+      sum /= sqrtf(static_cast<float>(program.hidden / program.heads));
     } else {
-      const int unit = column - gate - 1;
-      if (program.first_bias != nullptr) sum += __ldg(program.first_bias + unit);
-      if (program.form == HiddenForm::kHeads) {
-        sum /= sqrtf(static_cast<float>(program.hidden / program.heads));
-      } else {
-        sum = Activate(sum, program.activation);
-      }
+      sum = Activate(sum, program.activation);
     }
-    __stcg(scratch_.first + row * scratch_.columns + column, sum);
+    __stcg(scratch_.hidden + row * scratch_.hidden_stride + unit, sum);
   }
 
-  // The rows' hidden layer into shared memory, [kSegmentRows, hidden]; absent rows are zeros.
-  __device__ void LoadHidden(const RouteSegment& segment, const RouterProgram& program,
-                             float* hidden) const {
-    const int first = DirectColumns(program) + 1, h = program.hidden;
-    for (int i = static_cast<int>(threadIdx.x); i < kSegmentRows * h; i += kRouteThreads) {
-      const int r = i / h;
-      hidden[i] = r < segment.count
-                      ? __ldcg(scratch_.first + std::int64_t{segment.rows[r]} * scratch_.columns +
-                               first + i % h)
-                      : 0;
+  // This lane's row of the hidden layer, from unit `first` on.
+  __device__ const float* HiddenRow(const RouteSegment& segment, int tile, int first) const {
+    return scratch_.hidden + LaneRow(segment, tile) * scratch_.hidden_stride + first;
+  }
+
+  // Tiles of 16 outputs of weights [outputs, width] by the hidden layer: two warps to a tile, each
+  // half of the inputs; store(output, row, sum).
+  template <typename StoreSum>
+  __device__ void HiddenTiles(const RouteSegment& segment, const void* weights, int outputs,
+                              int width, StoreSum store) {
+    if (width % 8 != 0) {
+      for (int i = static_cast<int>(threadIdx.x); i < outputs * segment.count; i += kRouteThreads) {
+        const int r = i / outputs, output = i % outputs;
+        store(output, r,
+              SlowProduct(weights, std::int64_t{output} * width,
+                          scratch_.hidden + segment.rows[r] * scratch_.hidden_stride, width));
+      }
+      __syncthreads();
+      return;
+    }
+    const int blocks = (width + kProductBlock - 1) / kProductBlock, half = warp_ % 2;
+    const float* x[kRowTiles];
+#pragma unroll
+    for (int tile = 0; tile < kRowTiles; ++tile) x[tile] = HiddenRow(segment, tile, 0);
+    for (int begin = 0; begin < outputs; begin += kRouteWarps / 2 * kProductRows) {
+      const int output = begin + warp_ / 2 * kProductRows + lane_ / 4;
+      const void* const rows[2] = {
+          RowOf<Element::kF32>(weights, min(output, outputs - 1), width),
+          RowOf<Element::kF32>(weights, min(output + 8, outputs - 1), width)};
+      TileSum<Element::kF32, Element::kF32> sum;
+      TileProduct(
+          rows, half * blocks / 2, (half + 1) * blocks / 2, width,
+          [&](int tile, int at) { return LoadEight<Element::kF32, true>(x[tile], at, width); },
+          [] {}, sum);
+      sum.Store(shared_ + warp_ * kTileValues);
+      __syncthreads();
+      for (int i = static_cast<int>(threadIdx.x); i < kRouteWarps / 2 * kTileValues;
+           i += kRouteThreads) {
+        const int tile = i / kTileValues, at = i % kTileValues, r = at % kSegmentRows;
+        const int own = begin + tile * kProductRows + at / kSegmentRows;
+        if (own < outputs && r < segment.count) {
+          store(own, r, SumOfWarps(at, 2 * tile, 2 * tile + 2));
+        }
+      }
+      __syncthreads();
     }
   }
 
   // One slice of u = x ⊙ (1 + second · a), and what it adds to third · u.
-  template <Element kElement>
-  __device__ void Modulate(const RouteSegment& segment, const RouterProgram& program, int slice) {
-    auto* hidden = static_cast<float*>(shared_);
-    float* modulated = hidden + kSegmentRows * program.hidden;  // [kSegmentRows, kSliceWidth]
-    LoadHidden(segment, program, hidden);
-    __syncthreads();
-    const int begin = slice * kSliceWidth, width = min(kSliceWidth, d_ - begin);
-    for (int i = warp_; i < width; i += kRouteWarps) {
-      float sums[kSegmentRows];
-      HiddenProducts<kElement>(hidden, program.hidden, program.second,
-                               std::int64_t{begin + i} * program.hidden, program.hidden, sums);
-#pragma unroll
-      for (int r = 0; r < kSegmentRows; ++r) {
-        if (lane_ != r) continue;
-        const std::int64_t row = segment.rows[min(r, segment.count - 1)];
-        const auto* x = static_cast<const __nv_bfloat16*>(args_.x) + row * d_ + begin + i;
-        modulated[r * kSliceWidth + i] = __bfloat162float(__ldcg(x)) * (sums[r] + 1.0f);
-      }
+  __device__ std::uint64_t Modulate(const RouteItem& item, const RouteSegment& segment,
+                                    const RouterProgram& program) {
+    constexpr auto kSize = static_cast<std::int64_t>(SizeOf(Element::kF32));
+    const int begin = item.piece * kSliceWidth, width = min(kSliceWidth, d_ - begin);
+    const auto* second =
+        static_cast<const char*>(program.second) + std::int64_t{begin} * program.hidden * kSize;
+    Prefetch(second, std::int64_t{width} * program.hidden * kSize);
+    for (int e = static_cast<int>(threadIdx.x); e < experts_; e += kRouteThreads) {
+      const auto* row =
+          static_cast<const char*>(program.third) + (std::int64_t{e} * d_ + begin) * kSize;
+      PrefetchToL2(row);
+      PrefetchToL2(row + width * kSize - 1);
+    }
+    const std::uint64_t start = WaitForPieces(item.segment, segment.tiles);
+    float* modulated = shared_ + kRouteWarps * kTileValues;  // [kSegmentRows, kSliceStride]
+    HiddenTiles(segment, second, width, program.hidden, [&](int i, int r, float sum) {
+      const auto* x = static_cast<const __nv_bfloat16*>(args_.x) +
+                      std::int64_t{segment.rows[r]} * d_ + begin + i;
+      modulated[r * kSliceStride + i] = __bfloat162float(__ldcg(x)) * (sum + 1.0f);
+    });
+    for (int i = width * kSegmentRows + static_cast<int>(threadIdx.x);
+         i < kSliceWidth * kSegmentRows; i += kRouteThreads) {
+      modulated[i % kSegmentRows * kSliceStride + i / kSegmentRows] = 0;
     }
     __syncthreads();
-    for (int expert = warp_; expert < experts_; expert += kRouteWarps) {
-      float sums[kSegmentRows];
-      HiddenProducts<kElement>(modulated, kSliceWidth, program.third,
-                               std::int64_t{expert} * d_ + begin, width, sums);
-#pragma unroll
-      for (int r = 0; r < kSegmentRows; ++r) {
-        if (lane_ != r || r >= segment.count) continue;
-        __stcg(scratch_.modulated + (slice * args_.shape.max_rows + segment.rows[r]) * experts_ +
-                   expert,
-               sums[r]);
+    AddSlice(item, segment, program, modulated);
+    return start;
+  }
+
+  // This slice's part of third · u. u: [kSegmentRows, kSliceStride] in shared memory; rows that the
+  // segment does not have may be anything.
+  __device__ void AddSlice(const RouteItem& item, const RouteSegment& segment,
+                           const RouterProgram& program, const float* u) const {
+    const int begin = item.piece * kSliceWidth, width = min(kSliceWidth, d_ - begin);
+    for (int tile = warp_; tile * kProductRows < experts_; tile += kRouteWarps) {
+      const int output = tile * kProductRows + lane_ / 4;
+      const auto slice = [&](int expert) {
+        return static_cast<const char*>(
+                   RowOf<Element::kF32>(program.third, min(expert, experts_ - 1), d_)) +
+               begin * static_cast<std::int64_t>(SizeOf(Element::kF32));
+      };
+      const void* const rows[2] = {slice(output), slice(output + 8)};
+      TileSum<Element::kF32, Element::kF32> sum;
+      TileProduct(
+          rows, 0, kSliceWidth / kProductBlock, width,
+          [&](int row_tile, int at) {
+            const float* row = u + (row_tile * kTileRows + lane_ / 4) * kSliceStride;
+            return at < width ? LoadSharedEight(row + at) : RawEight<Element::kF32>{};
+          },
+          [] {}, sum);
+      float* own = shared_ + warp_ * kTileValues;
+      sum.Store(own);
+      __syncwarp();
+      for (int i = lane_; i < kTileValues; i += 32) {
+        const int expert = tile * kProductRows + i / kSegmentRows, r = i % kSegmentRows;
+        if (expert >= experts_ || r >= segment.count) continue;
+        __stcg(scratch_.modulated +
+                   (item.piece * args_.shape.max_rows + segment.rows[r]) * experts_ + expert,
+               own[i]);
       }
+      __syncwarp();
     }
   }
 
-  template <Element kElement>
-  __device__ void Decide(const RouteSegment& segment, const RouterProgram& program) {
-    auto* logits = static_cast<float*>(shared_);             // [kSegmentRows, E]
-    float* hidden = logits + kSegmentRows * experts_;        // [kSegmentRows, h]
-    float* scores = hidden + kSegmentRows * program.hidden;  // [kSegmentRows, H · E]
+  __device__ std::uint64_t Decide(const RouteItem& item, const RouteSegment& segment,
+                                  const RouterProgram& program) {
     if (program.form == HiddenForm::kLogits || program.form == HiddenForm::kHeads) {
-      LoadHidden(segment, program, hidden);
+      Prefetch(program.second, std::int64_t{experts_} * program.hidden * 4);
+    }
+    const std::uint64_t start = WaitForPieces(item.segment, segment.tiles + segment.slices);
+    float* logits = shared_ + kRouteWarps * kTileValues;  // [kSegmentRows, E]
+    float* scores = logits + kSegmentRows * experts_;     // [kSegmentRows, kHeadGroup · E]
+    for (int e = static_cast<int>(threadIdx.x); e < experts_; e += kRouteThreads) {
+      shared_chosen_[e] = 0;
     }
     for (int i = static_cast<int>(threadIdx.x); i < segment.count * experts_; i += kRouteThreads) {
       const std::int64_t row = segment.rows[i / experts_];
       const int expert = i % experts_;
       float z = 0;
       if (program.direct != nullptr) {
-        z = program.direct_scale * __ldcg(scratch_.first + row * scratch_.columns + expert);
+        z = program.direct_scale * __ldcg(scratch_.direct + row * experts_ + expert);
       }
       if (program.form == HiddenForm::kModulated) {
+        const float* part = scratch_.modulated + row * experts_ + expert;
         float sum = 0;
+#pragma unroll 16
         for (int slice = 0; slice < segment.slices; ++slice) {
-          sum +=
-              __ldcg(scratch_.modulated + (slice * args_.shape.max_rows + row) * experts_ + expert);
+          sum += __ldcg(part + slice * args_.shape.max_rows * experts_);
         }
         z += program.hidden_scale * RoundToBf16OnDevice(sum);
       }
@@ -286,92 +372,159 @@ class BlockRouter {
     }
     __syncthreads();
     if (program.form == HiddenForm::kLogits) {
-      for (int expert = warp_; expert < experts_; expert += kRouteWarps) {
-        float sums[kSegmentRows];
-        HiddenProducts<kElement>(hidden, program.hidden, program.second,
-                                 std::int64_t{expert} * program.hidden, program.hidden, sums);
-        const float bias = program.second_bias == nullptr ? 0 : __ldg(program.second_bias + expert);
+      HiddenTiles(segment, program.second, experts_, program.hidden,
+                  [&](int expert, int r, float sum) {
+                    if (program.second_bias != nullptr) {
+                      sum += __ldg(program.second_bias + expert);
+                    }
+                    logits[r * experts_ + expert] += program.hidden_scale * sum;
+                  });
+    } else if (program.form == HiddenForm::kHeads) {
+      if (experts_ <= 64) {
+        MixHeads<2>(segment, program, logits, scores);
+      } else {
+        MixHeads<8>(segment, program, logits, scores);
+      }
+    }
+    for (int r = warp_; r < segment.count; r += kRouteWarps) {
+      if (experts_ <= 64) {
+        DecideRow<2>(segment, program, r, logits + r * experts_);
+      } else {
+        DecideRow<8>(segment, program, r, logits + r * experts_);
+      }
+    }
+    return start;
+  }
+
+  // Adds the log of the mean over heads of their softmaxes to the logits: kHeadGroup heads at a
+  // time, a warp for each row.
+  template <int kPerLane>
+  __device__ void MixHeads(const RouteSegment& segment, const RouterProgram& program, float* logits,
+                           float* scores) {
+    constexpr int kOwnRows = kSegmentRows / kRouteWarps;
+    float highest[kOwnRows][kPerLane], sums[kOwnRows][kPerLane];
 #pragma unroll
-        for (int r = 0; r < kSegmentRows; ++r) {
-          if (lane_ == r && r < segment.count) {
-            logits[r * experts_ + expert] += program.hidden_scale * (sums[r] + bias);
+    for (int own = 0; own < kOwnRows; ++own) {
+#pragma unroll
+      for (int n = 0; n < kPerLane; ++n) {
+        highest[own][n] = -INFINITY;
+        sums[own][n] = 0;
+      }
+    }
+    for (int first = 0; first < program.heads; first += kHeadGroup) {
+      const int heads = min(kHeadGroup, program.heads - first);
+      ScoreHeads(segment, program, first, heads, scores);
+      __syncthreads();
+#pragma unroll
+      for (int own = 0; own < kOwnRows; ++own) {
+        const int r = warp_ + own * kRouteWarps;
+        for (int head = 0; head < heads && r < segment.count; ++head) {
+          const float* row = scores + (r * kHeadGroup + head) * experts_;
+          const float norm = WarpLogSumExp(row, experts_);
+#pragma unroll
+          for (int n = 0; n < kPerLane; ++n) {
+            if (lane_ + 32 * n >= experts_) continue;
+            const float score = row[lane_ + 32 * n] - norm;
+            // NaN stays: fmaxf would drop it, the sum keeps it.
+            const float next = fmaxf(highest[own][n], score);
+            const float old =
+                highest[own][n] == -INFINITY ? 0 : sums[own][n] * expf(highest[own][n] - next);
+            sums[own][n] = old + (score == -INFINITY ? 0 : expf(score - next));
+            highest[own][n] = next;
           }
         }
       }
       __syncthreads();
-    } else if (program.form == HiddenForm::kHeads) {
-      ScoreHeads<kElement>(program, hidden, scores);
-      __syncthreads();
     }
-    if (warp_ >= segment.count) return;
-    if (program.form == HiddenForm::kHeads) MixHeads(program, scores, logits);
-    DecideRow(segment, program, logits + warp_ * experts_);
-  }
-
-  // scores[r][head][expert] of all rows.
-  template <Element kElement>
-  __device__ void ScoreHeads(const RouterProgram& program, const float* hidden,
-                             float* scores) const {
-    const int width = program.hidden / program.heads, outputs = program.heads * experts_;
-    for (int output = static_cast<int>(threadIdx.x); output < outputs; output += kRouteThreads) {
-      const float* a = hidden + output / experts_ * width;
-      float sums[kSegmentRows] = {};
-#pragma unroll 4
-      for (int i = 0; i < width; ++i) {
-        const float key = LoadWeight<kElement>(program.second, std::int64_t{output} * width + i);
 #pragma unroll
-        for (int r = 0; r < kSegmentRows; ++r) {
-          sums[r] = fmaf(a[r * program.hidden + i], key, sums[r]);
-        }
-      }
+    for (int own = 0; own < kOwnRows; ++own) {
+      const int r = warp_ + own * kRouteWarps;
 #pragma unroll
-      for (int r = 0; r < kSegmentRows; ++r) scores[r * outputs + output] = sums[r];
-    }
-  }
-
-  // Adds the log of the mean over heads of their softmaxes to this warp's row of logits.
-  __device__ void MixHeads(const RouterProgram& program, float* all_scores, float* logits) const {
-    float* scores = all_scores + warp_ * program.heads * experts_;
-    for (int head = 0; head < program.heads; ++head) {
-      const float norm = WarpLogSumExp(scores + head * experts_, experts_);
-      for (int e = lane_; e < experts_; e += 32) scores[head * experts_ + e] -= norm;
-    }
-    for (int e = lane_; e < experts_; e += 32) {
-      float highest = scores[e], sum = 0;
-      for (int head = 1; head < program.heads; ++head) {
-        highest = fmaxf(highest, scores[head * experts_ + e]);
+      for (int n = 0; n < kPerLane; ++n) {
+        if (lane_ + 32 * n >= experts_ || r >= segment.count) continue;
+        logits[r * experts_ + lane_ + 32 * n] +=
+            program.hidden_scale *
+            (highest[own][n] + logf(sums[own][n]) - logf(static_cast<float>(program.heads)));
       }
-      for (int head = 0; head < program.heads; ++head) {
-        sum += expf(scores[head * experts_ + e] - highest);
-      }
-      logits[warp_ * experts_ + e] +=
-          program.hidden_scale * (highest + logf(sum) - logf(static_cast<float>(program.heads)));
     }
     __syncwarp();
   }
 
-  __device__ void DecideRow(const RouteSegment& segment, const RouterProgram& program,
+  // scores [kSegmentRows, kHeadGroup, E] of some heads: a warp for each tile of a head's experts.
+  __device__ void ScoreHeads(const RouteSegment& segment, const RouterProgram& program, int first,
+                             int heads, float* scores) {
+    const int width = program.hidden / program.heads;
+    if (width % 8 != 0) {
+      for (int i = static_cast<int>(threadIdx.x); i < heads * experts_ * segment.count;
+           i += kRouteThreads) {
+        const int r = i / (heads * experts_), at = i % (heads * experts_);
+        scores[r * kHeadGroup * experts_ + at] =
+            SlowProduct(program.second, (std::int64_t{first} * experts_ + at) * width,
+                        scratch_.hidden + segment.rows[r] * scratch_.hidden_stride +
+                            (first + at / experts_) * width,
+                        width);
+      }
+      return;
+    }
+    const int tiles = (experts_ + kProductRows - 1) / kProductRows;
+    for (int pair = warp_; pair < heads * tiles; pair += kRouteWarps) {
+      const int head = pair / tiles, begin = pair % tiles * kProductRows;
+      const std::int64_t keys = std::int64_t{first + head} * experts_;
+      const int expert = begin + lane_ / 4;
+      const void* const rows[2] = {
+          RowOf<Element::kF32>(program.second, keys + min(expert, experts_ - 1), width),
+          RowOf<Element::kF32>(program.second, keys + min(expert + 8, experts_ - 1), width)};
+      const float* x[kRowTiles];
+#pragma unroll
+      for (int tile = 0; tile < kRowTiles; ++tile) {
+        x[tile] = HiddenRow(segment, tile, (first + head) * width);
+      }
+      TileSum<Element::kF32, Element::kF32> sum;
+      TileProduct(
+          rows, 0, (width + kProductBlock - 1) / kProductBlock, width,
+          [&](int tile, int at) { return LoadEight<Element::kF32, true>(x[tile], at, width); },
+          [] {}, sum);
+      float* own = shared_ + warp_ * kTileValues;
+      sum.Store(own);
+      __syncwarp();
+      for (int i = lane_; i < kTileValues; i += 32) {
+        const int at = begin + i / kSegmentRows, r = i % kSegmentRows;
+        if (at < experts_ && r < segment.count) {
+          scores[(r * kHeadGroup + head) * experts_ + at] = own[i];
+        }
+      }
+      __syncwarp();
+    }
+  }
+
+  template <int kPerLane>
+  __device__ void DecideRow(const RouteSegment& segment, const RouterProgram& program, int r,
                             const float* logits) const {
-    const std::int64_t row = segment.rows[warp_];
+    const std::int64_t row = segment.rows[r];
+    const bool failed_before = __ldcg(args_.failed_layer + row) >= 0;
+    const bool wants_counts = args_.counters != nullptr && args_.counted[row] != 0;
     float* probabilities =
         args_.probabilities == nullptr ? nullptr : args_.probabilities + row * experts_;
     const bool by_table = program.form == HiddenForm::kTable;
     const RouteChoice choice =
         by_table ? DecideByTable(program, args_.token_ids[row], experts_, k_, args_.normalize,
                                  probabilities)
-                 : DecideByLogits(logits, experts_, k_, args_.normalize, probabilities);
+                 : DecideByLogits<kPerLane>(logits, experts_, k_, args_.normalize, probabilities);
     if (args_.logits != nullptr && !by_table) {
       for (int e = lane_; e < experts_; e += 32) args_.logits[row * experts_ + e] = logits[e];
     }
-    const bool failed_before = args_.failed_layer[row] >= 0;
     __syncwarp();
     if (lane_ == 0 && !choice.finite && !failed_before) args_.failed_layer[row] = args_.layer;
-    const bool counts =
-        args_.counters != nullptr && args_.counted[row] != 0 && choice.finite && !failed_before;
+    const bool counts = wants_counts && choice.finite && !failed_before;
     if (lane_ < k_) {
       args_.expert_ids[row * k_ + lane_] = choice.expert;
       args_.weights[row * k_ + lane_] = choice.weight;
-      atomicOr(scratch_.chosen + choice.expert * scratch_.words + row / 32, 1u << (row % 32));
+      if (num_segments_ == 1) {
+        atomicOr(shared_chosen_ + choice.expert, 1u << row);
+        shared_ids_[row * k_ + lane_] = choice.expert;
+      } else {
+        atomicOr(scratch_.chosen + choice.expert * scratch_.words + row / 32, 1u << (row % 32));
+      }
       if (counts) {
         atomicAdd(reinterpret_cast<unsigned long long*>(
                       args_.expert_rows + std::int64_t{segment.router} * experts_ + choice.expert),
@@ -391,107 +544,35 @@ class BlockRouter {
 
   // Whether all segments are decided now, and this block was the last.
   __device__ bool DecidedLast() {
+    if (num_segments_ == 1) return true;
     __shared__ bool last;
     if (threadIdx.x == 0) {
-      last = atomicAdd(scratch_.decided, 1) == *plan_.num_segments - 1;
+      __threadfence();
+      last = atomicAdd(scratch_.decided, 1) == num_segments_ - 1;
       __threadfence();
     }
     __syncthreads();
     return last;
   }
 
-  // expert_offsets and slot_rows, from the bits that the decisions have set; and the scratch as the
-  // next layer wants it.
-  __device__ void MakeLists() {
-    const int rows = *args_.num_rows, words = (rows + 31) / 32;
-    auto* chosen = static_cast<std::uint32_t*>(shared_);                        // [E, words]
-    auto* before = reinterpret_cast<std::int32_t*>(chosen + experts_ * words);  // [E, words]
-    std::int32_t* offsets = before + experts_ * words;                          // [E + 1]
-    for (int expert = warp_; expert < experts_; expert += kRouteWarps) {
-      int count = 0;
-      for (int first = 0; first < words; first += 32) {
-        const int word = first + lane_;
-        std::uint32_t bits = 0;
-        if (word < words) {
-          std::uint32_t* from = scratch_.chosen + expert * scratch_.words + word;
-          bits = __ldcg(from);
-          if (bits != 0) __stcg(from, 0u);
-        }
-        int inclusive = __popc(bits);
-#pragma unroll
-        for (int step = 1; step < 32; step *= 2) {
-          const int other = __shfl_up_sync(~0u, inclusive, step);
-          if (lane_ >= step) inclusive += other;
-        }
-        if (word < words) {
-          chosen[expert * words + word] = bits;
-          before[expert * words + word] = count + inclusive - __popc(bits);
-        }
-        count += __shfl_sync(~0u, inclusive, 31);
-      }
-      if (lane_ == 0) offsets[expert + 1] = count;
-    }
-    __syncthreads();
-    if (warp_ == 0) {
-      int total = 0;
-      for (int first = 0; first < experts_; first += 32) {
-        int inclusive = first + lane_ < experts_ ? offsets[first + lane_ + 1] : 0;
-#pragma unroll
-        for (int step = 1; step < 32; step *= 2) {
-          const int other = __shfl_up_sync(~0u, inclusive, step);
-          if (lane_ >= step) inclusive += other;
-        }
-        if (first + lane_ < experts_) {
-          offsets[first + lane_ + 1] = total + inclusive;
-          args_.expert_offsets[first + lane_ + 1] = total + inclusive;
-        }
-        total += __shfl_sync(~0u, inclusive, 31);
-      }
-      if (lane_ == 0) offsets[0] = args_.expert_offsets[0] = 0;
-    }
-    __syncthreads();
-    for (int slot = static_cast<int>(threadIdx.x); slot < rows * k_; slot += kRouteThreads) {
-      const int expert = __ldcg(args_.expert_ids + slot), row = slot / k_;
-      const int word = expert * words + row / 32;
-      const int place =
-          offsets[expert] + before[word] + __popc(chosen[word] & ((1u << (row % 32)) - 1));
-      args_.slot_rows[place] = slot;
-    }
-    for (int i = static_cast<int>(threadIdx.x); i < *plan_.num_segments; i += kRouteThreads) {
-      scratch_.arrived[i] = 0;
-    }
-    if (threadIdx.x == 0) *scratch_.decided = 0;
-  }
-
   const RouteRowsArgs& args_;
   const RoutePlanLayout plan_;
   const RouteScratch scratch_;
-  void* const shared_;
+  float* const shared_;
+  std::uint32_t* const shared_chosen_;
+  std::int32_t* const shared_ids_;
   const int warp_, lane_, d_, experts_, k_;
+  int num_segments_ = 0;
+  bool waited_ = false;
 };
 
 __global__ void __launch_bounds__(kRouteThreads, kBlocksPerMultiprocessor)
-    RouteRows(const RouteRowsArgs args) {
-  extern __shared__ __align__(16) char shared[];
+    RouteRows(const __grid_constant__ RouteRowsArgs args) {
+  extern __shared__ __align__(16) float shared[];
+  __shared__ std::uint32_t chosen[256];
+  __shared__ std::int32_t ids[kSegmentRows * 16];
   LetNextKernelStart();
-  BlockRouter router(args, shared);
-  router.Prefetch();
-  WaitForEarlierKernels();
-  router.Run();
-}
-
-std::size_t SharedBytes(const RouteShape& shape) {
-  const std::int64_t hidden = kSegmentRows * shape.max_hidden * 4;
-  const std::int64_t first = kSegmentRows * shape.d * 2;
-  const std::int64_t modulated = hidden + kSegmentRows * kSliceWidth * 4;
-  const std::int64_t decide = hidden + kSegmentRows * shape.experts * 4 * (1 + shape.max_heads);
-  const std::int64_t words = (shape.max_rows + 31) / 32;
-  const std::int64_t lists = (2 * shape.experts * words + shape.experts + 1) * 4;
-  std::int64_t most = 0;
-  for (const std::int64_t bytes : {first, modulated, decide, lists}) {
-    if (bytes > most) most = bytes;
-  }
-  return static_cast<std::size_t>(most);
+  BlockRouter(args, shared, chosen, ids).Run();
 }
 
 }  // namespace
@@ -502,7 +583,7 @@ std::size_t RouteScratchBytes(const RouteShape& shape) {
 
 void RouteRowsCuda(const RouteRowsArgs& args, CudaStream stream) {
   if (args.shape.max_rows == 0) return;
-  const std::size_t shared = SharedBytes(args.shape);
+  const auto shared = static_cast<std::size_t>(BlockRouter::Shared(args.shape)) * sizeof(float);
   if (cudaFuncSetAttribute(RouteRows, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(shared)) != cudaSuccess) {
     return;

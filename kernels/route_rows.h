@@ -15,7 +15,6 @@ struct RouteShape {
   std::int64_t max_rows = 0;     // at most 16,384
   std::int64_t max_routers = 0;  // descriptors of a layer
   std::int64_t max_hidden = 0;   // the largest h of a descriptor
-  std::int64_t max_heads = 1;    // the largest H of a descriptor; H · E is at most 4,096
   std::int64_t d = 0;            // multiple of 8
   std::int64_t experts = 0;      // E, at most 256
   std::int64_t k = 0;            // 1 to min(E, 16)

@@ -44,7 +44,8 @@ std::vector<float> Logits(const RouterProgram& program, const std::vector<float>
   const std::int64_t h = program.hidden;
   const auto product = [&](const void* weights, std::int64_t outputs, const float* in,
                            std::int64_t width) {
-    return Product(program.element, weights, outputs, in, width);
+    return Product(weights == program.direct ? program.element : Element::kF32, weights, outputs,
+                   in, width);
   };
   std::vector<float> z(static_cast<std::size_t>(experts), 0);
   if (program.direct != nullptr) {
@@ -72,9 +73,8 @@ std::vector<float> Logits(const RouterProgram& program, const std::vector<float>
     for (std::int64_t head = 0; head < program.heads; ++head) {
       std::vector<float> q(a.begin() + head * width, a.begin() + (head + 1) * width);
       for (float& value : q) value /= std::sqrt(static_cast<float>(width));
-      const auto* keys =
-          static_cast<const char*>(program.second) +
-          head * experts * width * static_cast<std::int64_t>(SizeOf(program.element));
+      const auto* keys = static_cast<const char*>(program.second) +
+                         head * experts * width * static_cast<std::int64_t>(sizeof(float));
       const std::vector<float> one = product(keys, experts, q.data(), width);
       scores.insert(scores.end(), one.begin(), one.end());
     }

@@ -26,10 +26,11 @@ enum class HiddenActivation : std::int32_t { kIdentity, kGeluErf, kGeluTanh };
 struct RouterProgram {
   HiddenForm form = HiddenForm::kNone;
   HiddenActivation activation = HiddenActivation::kIdentity;
-  Element element = Element::kF32;  // of direct, first, second, third: fp32 or bf16
-  std::int32_t hidden = 0;          // h
-  std::int32_t heads = 1;           // H, divides h
-  std::int32_t vocab = 0;           // rows of `table`
+  // Of `direct`: fp32, or bf16 where nothing but `direct` is there. The others are fp32.
+  Element element = Element::kF32;
+  std::int32_t hidden = 0;  // h
+  std::int32_t heads = 1;   // H, divides h
+  std::int32_t vocab = 0;   // rows of `table`
 
   const void* direct = nullptr;  // [E, d]
   float direct_scale = 1;

@@ -10,7 +10,7 @@
 namespace penstock {
 
 inline constexpr int kDrawThreads = 256;  // of a block that takes one chunk
-inline constexpr int kDrawVectors = 2;    // of eight logits, a thread
+inline constexpr int kDrawVectors = 4;    // of eight logits, a thread
 inline constexpr int kChunk = kDrawThreads * kDrawVectors * kVector;
 inline constexpr int kRowThreads = 1024;              // of a block that takes a whole row
 inline constexpr int kAdjustBlocks = 32;              // that count tokens at once

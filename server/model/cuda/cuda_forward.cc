@@ -63,7 +63,6 @@ RouteShape CudaForward::Routes(const Step& step) const {
   return {.max_rows = step.bounds.rows,
           .max_routers = options_.max_routers,
           .max_hidden = options_.max_hidden,
-          .max_heads = options_.max_heads,
           .d = config.hidden_size,
           .experts = config.experts,
           .k = config.top_k};

@@ -22,7 +22,6 @@ struct CudaForwardOptions {
   std::int64_t block_tokens = 16;
   std::int64_t max_routers = 0;    // that the device knows at once
   std::int64_t max_hidden = 0;     // widest hidden layer of a router
-  std::int64_t max_heads = 1;      // most heads of a router
   std::int64_t max_top = 0;        // most probable tokens beside a scored one
   std::int64_t max_token_lists = 0;  // entries of a step's bias and ban lists
   bool telemetry = true;             // counters of routing decisions

@@ -28,7 +28,6 @@ namespace {
 
 constexpr int kInFlight = 2;
 constexpr std::int64_t kMaxHidden = 1024;      // widest hidden layer of a router
-constexpr std::int64_t kMaxHeads = 16;         // most heads of a router
 constexpr std::int64_t kMaxStepRows = 16384;   // of the routing kernels
 constexpr std::int64_t kMaxTop = 64;           // alternatives beside a scored token
 constexpr std::int64_t kMaxTokenLists = 32768;  // logit_bias entries, and banned tokens, of a step
@@ -188,7 +187,6 @@ absl::Status CudaModel::Prepare() {
                                    .block_tokens = options_.block_tokens,
                                    .max_routers = options_.max_routers,
                                    .max_hidden = kMaxHidden,
-                                   .max_heads = kMaxHeads,
                                    .max_top = kMaxTop,
                                    .max_token_lists = kMaxTokenLists,
                                    .telemetry = options_.telemetry};
@@ -443,10 +441,6 @@ absl::Status CheckCudaRouter(const Router& router) {
   if (program->hidden > kMaxHidden) {
     return absl::InvalidArgumentError(absl::StrCat("kind ", router.spec().kind().name, ": got a hidden width of ",
                                                    program->hidden, ", want at most ", kMaxHidden, " on a GPU"));
-  }
-  if (program->heads > kMaxHeads) {
-    return absl::InvalidArgumentError(absl::StrCat("kind ", router.spec().kind().name, ": got ", program->heads,
-                                                   " heads, want at most ", kMaxHeads, " on a GPU"));
   }
   return absl::OkStatus();
 }
