@@ -16,7 +16,7 @@ inline constexpr int kDecodeRingBytes = 24 << 10;  // of one warp
 
 // One row's KV head, and the blocks of it that a warp has to do with.
 struct Unit {
-  int row, head;          // head: of `virtual heads`, see Launches
+  int row, head;          // head: a group of query heads that one warp serves together
   int context;            // positions
   int splits;             // of the whole unit
   int split, last_split;  // this warp's: split … last_split − 1
