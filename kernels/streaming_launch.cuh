@@ -30,9 +30,14 @@ void LaunchStreaming(Params params, const TileMap& map, CudaStream stream) {
     params.job_capacity = std::min(params.experts, slots) + slots / Shape::kMaxTokens;
     tiles += params.job_capacity * params.row_groups;
     // Fixed tiles come first, so that their weights load while the lists are still being made.
-    // Where they hold so many tokens that L2 bounds them, they are spread over the first half of
-    // all tiles.
-    if (chunks > 1 && fixed > 0) params.fixed_every = std::max(1, tiles / 2 / fixed);
+    // Where they hold so many tokens that L2 or the products bound them, they are spread among the
+    // listed ones, which memory bounds; three quarters of all tiles, counted as if experts were
+    // chosen alike, are behind when the last fixed one starts.
+    const int alike = std::max(1, slots / std::max(1, params.experts));
+    const int listed = std::min(params.experts, slots) *
+                       ((alike + Shape::kMaxTokens - 1) / Shape::kMaxTokens) * params.row_groups;
+    if (chunks > 1 && fixed > 0)
+      params.fixed_every = std::max(1, (3 * (fixed + listed) / fixed + 2) / 4);
   }
   // Tokens come from L2 and need less in flight than weights do.
   constexpr int kWeights = Shape::kWeightSlotBytes, kTokens = Shape::kTokenSlotBytes;

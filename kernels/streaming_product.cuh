@@ -14,127 +14,12 @@
 #include <cstdint>
 
 #include "kernels/cuda_launch.cuh"
+#include "kernels/streaming_results.cuh"
+#include "kernels/streaming_tiles.cuh"
 #include "kernels/tile_copy.cuh"
 #include "kernels/wgmma.cuh"
 
 namespace penstock::streaming {
-
-enum class Product {
-  kGateUp,     // bf16 silu(gate)·up; tokens by list or all
-  kDown,       // bf16; tokens by list or all
-  kDenseF32,   // all tokens; columns may be split
-  kDenseBf16,  // all tokens
-};
-
-constexpr bool IsDense(Product product) {
-  return product == Product::kDenseF32 || product == Product::kDenseBf16;
-}
-
-struct Params {
-  const __nv_bfloat16* x;  // token rows, n apart
-  void* y;
-  const std::int32_t* expert_offsets;  // [experts + 1]
-  const std::int32_t* slots;
-  std::int32_t* next_tile;  // [2]: tiles handed out, CTAs finished; null: tiles by a fixed stride
-  int rows, n, m;           // m: outputs of a matrix, after SiLU
-  int experts, shared, k;
-  int splits, part;  // of the columns, dense products only
-  int row_groups;    // tiles over m
-  int fixed_every;   // of so many tiles one needs no list, until these are used up; 1: they come
-                     // first
-  int weight_slots, token_slots;
-  int job_capacity;
-};
-
-constexpr int kTokenWarps = 4;
-constexpr int kPanelColumns = 64;    // 128 bytes, the swizzle's span
-constexpr int kBoxBytes = 64 * 128;  // 64 rows of a panel
-
-// What a CTA multiplies at once: kWarpgroups · kBlocks blocks of 64 rows of W by up to kMaxTokens
-// tokens, kColumns columns a stage. Two blocks a warpgroup fetch each token half as often; their
-// sums take so many registers that those of the other warps are handed over.
-template <int kWarpgroups_, int kBlocks_, int kColumns_, int kMaxTokens_>
-struct TileShape {
-  static constexpr int kWarpgroups = kWarpgroups_, kBlocks = kBlocks_, kColumns = kColumns_,
-                       kMaxTokens = kMaxTokens_;
-  static constexpr int kRows = kWarpgroups * kBlocks * 64;
-  static constexpr int kPanels = kColumns / kPanelColumns;
-  static constexpr int kWeightSlotBytes = kRows * kColumns * 2;
-  static constexpr int kTokenSlotBytes = kMaxTokens * kColumns * 2;
-  static constexpr bool kTradesRegisters = kBlocks > 1;
-  static constexpr int kTokenSlots = kMaxTokens <= 16                  ? 12
-                                     : kMaxTokens <= 64 || kBlocks > 1 ? 4
-                                                                       : 2;
-  static constexpr int kConsumerWarps = kWarpgroups * 4;
-  static constexpr int kTurnBytes = kBlocks > 1 ? kConsumerWarps * 2 * 512 : 0;
-  static constexpr int kThreads = (kConsumerWarps + (kTradesRegisters ? 8 : 2 + kTokenWarps)) * 32;
-};
-
-template <Product kProduct, typename Shape>
-constexpr int kOutputsOf = kProduct == Product::kGateUp ? Shape::kRows / 2 : Shape::kRows;
-
-// Tokens of one chunk where `count` go through in chunks of at most `most`: as even as can be.
-__host__ __device__ constexpr int ChunkOf(int count, int most) {
-  const int chunks = (count + most - 1) / most;
-  return chunks == 0 ? most : (count + chunks - 1) / chunks;
-}
-constexpr int kMaxSlots = 16;
-// Tiles that the weight thread may be ahead of the slowest warp: a tile has at least one stage.
-constexpr int kTileQueue = 32;
-static_assert(kTileQueue >= kMaxSlots + 2);
-
-// One tile of work. `count` token rows: those of slots[first…], or rows first… of the batch.
-struct Tile {
-  int matrix;  // expert; of a dense product: which part of the columns; −1: no more tiles
-  int group;   // of outputs
-  int first;
-  int count;
-};
-
-// Rows of one expert that go through together.
-struct Job {
-  int first;  // into slots
-  std::uint16_t expert;
-  std::uint16_t count;
-};
-
-struct alignas(16) Shared {
-  std::uint64_t weights_full[kMaxSlots], weights_empty[kMaxSlots];
-  std::uint64_t tokens_full[kMaxSlots], tokens_empty[kMaxSlots];
-  std::uint64_t tile_ready[kTileQueue];
-  std::uint64_t jobs_ready;
-  Tile tiles[kTileQueue];
-  int job_count;
-};
-
-// What lies before the rings: Shared, the places of two tiles' tokens, room to turn results, jobs.
-template <typename Shape>
-__host__ __device__ constexpr int HeaderBytes(int job_capacity) {
-  const int bytes = static_cast<int>(sizeof(Shared) + 2 * Shape::kMaxTokens * sizeof(int) +
-                                     Shape::kTurnBytes + job_capacity * sizeof(Job));
-  return (bytes + 1023) / 1024 * 1024;
-}
-
-// A place in a ring of slots, and the parity of the round.
-struct Cursor {
-  int slot = 0;
-  int parity = 0;
-  __device__ __forceinline__ void Next(int slots) {
-    if (++slot == slots) {
-      slot = 0;
-      parity ^= 1;
-    }
-  }
-};
-
-// M(M(silu(M(gate))) · M(up)), M rounding to bf16. The quotient may be off by two units in the last
-// place of fp32.
-__device__ __forceinline__ __nv_bfloat16 GatedSilu(float gate, float up) {
-  const float2 rounded = __bfloat1622float2(__floats2bfloat162_rn(gate, up));
-  const float g = rounded.x;
-  const float silu = __bfloat162float(__float2bfloat16(__fdividef(g, 1.0f + __expf(-g))));
-  return __float2bfloat16(silu * rounded.y);
-}
 
 template <Product kProduct, typename Shape>
 class Kernel {
@@ -448,110 +333,16 @@ class Kernel {
     }
     if (thread < kTokens) places[thread] = place;
     asm volatile("bar.sync 1, %0;" ::"n"(kConsumerWarps * 32) : "memory");
+    const Results<kProduct, Shape> results(p_, turn_);
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block)
-      Store<kTokens>(tile, warpgroup * kBlocks + block, sum[block], places);
+      results.template Store<kTokens>(tile.group, warpgroup * kBlocks + block, sum[block], places);
   }
 
   __device__ __forceinline__ void Release(int weight_slot, int token_slot) {
     if (threadIdx.x % 32 != 0) return;
     Arrive(&shared_.weights_empty[weight_slot]);
     Arrive(&shared_.tokens_empty[token_slot]);
-  }
-
-  // ---- Results of one block of 64 rows.
-  template <int kTokens>
-  __device__ __forceinline__ void Store(const Tile& tile, int block,
-                                        const float (&sum)[kTokens / 2], const int* places) const {
-    if constexpr (kBlocks > 1 && kProduct != Product::kDenseF32) {
-      if (p_.m % 8 == 0) return StoreTurned<kTokens>(tile, block, sum, places);
-    }
-    const int warp = threadIdx.x / 32 % 4, g = threadIdx.x % 32 / 4, q = threadIdx.x % 4;
-#pragma unroll
-    for (int j = 0; j < kTokens / 8; ++j) {
-      const int2 at = *reinterpret_cast<const int2*>(places + 8 * j + 2 * q);
-      const float* s = sum + 4 * j;
-      if constexpr (kProduct == Product::kGateUp) {
-        StorePair(tile.group * kOutputs + block * 32 + warp * 8 + g, at, GatedSilu(s[0], s[2]),
-                  GatedSilu(s[1], s[3]));
-      } else {
-        const int output = tile.group * kOutputs + block * 64 + warp * 16 + g;
-        if constexpr (kProduct == Product::kDenseF32) {
-          StoreOne(output, at.x, s[0]);
-          StoreOne(output, at.y, s[1]);
-          StoreOne(output + 8, at.x, s[2]);
-          StoreOne(output + 8, at.y, s[3]);
-        } else {
-          StorePair(output, at, __float2bfloat16(s[0]), __float2bfloat16(s[1]));
-          StorePair(output + 8, at, __float2bfloat16(s[2]), __float2bfloat16(s[3]));
-        }
-      }
-    }
-  }
-
-  // Squares of 8 outputs × 8 tokens are turned, four at a time, so that a lane holds 8 outputs of
-  // one token: with many tokens, stores would otherwise take a quarter of the time.
-  template <int kTokens>
-  __device__ __forceinline__ void StoreTurned(const Tile& tile, int block,
-                                              const float (&sum)[kTokens / 2],
-                                              const int* places) const {
-    constexpr int kHalves = kProduct == Product::kGateUp ? 1 : 2;  // of the warp's outputs
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, square = lane / 8;
-    const int output =
-        tile.group * kOutputs + (block * 4 + warp % 4) * 8 * kHalves + square % kHalves * 8;
-    __syncwarp();  // the block before has been read
-#pragma unroll
-    for (int first = 0; first < kTokens; first += 32 / kHalves) {
-      std::uint32_t squares[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int j = first / 8 + i / kHalves;
-        squares[i] = 0;
-        if (j >= kTokens / 8) continue;
-        const float* s = sum + 4 * j;
-        __nv_bfloat162 pair;
-        if constexpr (kProduct == Product::kGateUp) {
-          pair = __nv_bfloat162(GatedSilu(s[0], s[2]), GatedSilu(s[1], s[3]));
-        } else {
-          pair = __floats2bfloat162_rn(s[i % 2 * 2], s[i % 2 * 2 + 1]);
-        }
-        squares[i] = reinterpret_cast<const std::uint32_t&>(pair);
-      }
-      // Two buffers: a warp that writes one has read the other.
-      unsigned char* buffer = turn_ + (warp * 2 + first / (32 / kHalves) % 2) * 512 + lane * 16;
-      StoreSquaresTurned(SharedAddress(buffer), squares);
-      __syncwarp();
-      const uint4 outputs = *reinterpret_cast<const uint4*>(buffer);
-      const int token = first + square / kHalves * 8 + lane % 8;
-      const int place = token < kTokens ? places[token] : -1;
-      if (place < 0 || output >= p_.m) continue;
-      auto* y = static_cast<__nv_bfloat16*>(p_.y) + std::int64_t{place} * p_.m + output;
-      *reinterpret_cast<uint4*>(y) = outputs;
-    }
-  }
-
-  __device__ __forceinline__ void StoreOne(int output, int place, float value) const {
-    if (place < 0 || output >= p_.m) return;
-    static_cast<float*>(p_.y)[std::int64_t{place} * p_.m + output] = value;
-  }
-
-  // Output `output` of two tokens. Lanes of outputs 2i and 2i + 1 swap a value, so that each stores
-  // two outputs of one token. Every lane of the warp calls.
-  __device__ __forceinline__ void StorePair(int output, int2 places, __nv_bfloat16 first,
-                                            __nv_bfloat16 second) const {
-    auto* y = static_cast<__nv_bfloat16*>(p_.y);
-    const bool odd = threadIdx.x / 4 % 2 == 1;
-    const __nv_bfloat16 other = __shfl_xor_sync(~0u, odd ? first : second, 4);
-    const int place = odd ? places.y : places.x, even_output = output - odd;
-    if (place < 0) return;
-    const __nv_bfloat16 low = odd ? other : first, high = odd ? second : other;
-    __nv_bfloat16* to = y + std::int64_t{place} * p_.m + even_output;
-    if (p_.m % 2 == 0) {
-      if (even_output < p_.m) *reinterpret_cast<__nv_bfloat162*>(to) = __nv_bfloat162(low, high);
-    } else {
-      if (even_output < p_.m) to[0] = low;
-      if (even_output + 1 < p_.m) to[1] = high;
-    }
   }
 
   const Params& p_;
