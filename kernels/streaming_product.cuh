@@ -125,17 +125,21 @@ class Kernel {
 
   // ---- Weights: one thread.
   __device__ __forceinline__ Tile TileAt(int index, int fixed, bool* jobs_known) const {
-    const int nth = index / p_.fixed_every;
-    if (index % p_.fixed_every == 0 && nth < fixed) return FixedTile(nth);
-    const int listed = index - min(fixed, nth + 1);
+    if (index < fixed && index % p_.fixed_every == 0) return FixedTile(index / p_.fixed_every);
     constexpr Tile kEnd = {.matrix = -1, .group = 0, .first = 0, .count = 0};
     if constexpr (IsDense(kProduct)) return kEnd;
     if (!*jobs_known) {
       WaitBarrier(&shared_.jobs_ready, 0);
       *jobs_known = true;
     }
+    const int listed_tiles = shared_.job_count * p_.row_groups, nth = index / p_.fixed_every;
+    if (index >= fixed + listed_tiles) return kEnd;
+    if (index % p_.fixed_every == 0 && nth < fixed) return FixedTile(nth);
+    const int listed = index - min(fixed, nth + 1);
+    // The lists are used up first: their turns take fixed tiles from the end, which meet those of
+    // the turns above at index fixed + listed_tiles.
+    if (listed >= listed_tiles) return FixedTile(fixed - 1 - (listed - listed_tiles));
     const int job = listed / p_.row_groups;
-    if (job >= shared_.job_count) return kEnd;
     return {.matrix = jobs_[job].expert,
             .group = listed % p_.row_groups,
             .first = jobs_[job].first,

@@ -219,7 +219,8 @@ TEST_P(ExpertProductsCudaTest, LeavesPaddingRowsToTheSharedExpert) {
     for (std::int64_t row = rows * 2 / 3; row < rows; ++row) routing[row].clear();
     ExpectAgreement(layer, routing, "padded to " + std::to_string(rows));
   }
-  ExpectAgreement(layer, Routing(8), "nothing but padding");
+  for (const std::int64_t rows : {8, 256, 400})
+    ExpectAgreement(layer, Routing(rows), "nothing but " + std::to_string(rows) + " of padding");
 }
 
 TEST_P(ExpertProductsCudaTest, GivesARowTheSameBitsAloneAndInEveryBatch) {
@@ -255,6 +256,20 @@ INSTANTIATE_TEST_SUITE_P(
              std::to_string(s.experts) + "and" + std::to_string(s.shared) + "k" +
              std::to_string(s.k);
     });
+
+// More tiles than multiprocessors, of which few or none are listed: the shared experts' tiles are
+// not left over when the lists end early.
+TEST(ExpertProductsCudaTest, FinishesTheSharedExpertWhateverTheRouting) {
+  const Layer layer({.d = 64, .width = 1408, .experts = 60, .shared = 4, .k = 4});
+  for (const std::int64_t rows : {8, 129, 256, 330}) {
+    const std::string what = std::to_string(rows) + " rows, ";
+    ExpectAgreement(layer, Routing(rows), what + "none routed");
+    ExpectAgreement(layer, OneSidedRouting(layer.shape, rows), what + "on the same experts");
+    Routing one(rows);
+    one[rows / 2] = {3, 59, 0, 17};
+    ExpectAgreement(layer, one, what + "one routed");
+  }
+}
 
 TEST(ExpertProductsCudaTest, AgreesWithItsTwinAtTheShapesOfQwen) {
   const Layer layer({.d = 2048, .width = 1408, .experts = 60, .shared = 4, .k = 4});
