@@ -41,9 +41,10 @@ struct PrefillShape {
 absl::StatusOr<PrefillShape> ParsePrefill(const std::string& text) {
   PrefillShape shape;
   char times = 0, rest = 0;
-  if (std::sscanf(text.c_str(), "%d%c%d%c", &shape.prompt, &times, &shape.sequences, &rest) != 3 || times != 'x' ||
-      shape.prompt < 1 || shape.sequences < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("--prefill: got ", text, ", want TOKENSxSEQUENCES, as in 448x256"));
+  if (std::sscanf(text.c_str(), "%d%c%d%c", &shape.prompt, &times, &shape.sequences, &rest) != 3 ||
+      times != 'x' || shape.prompt < 1 || shape.sequences < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--prefill: got ", text, ", want TOKENSxSEQUENCES, as in 448x256"));
   }
   return shape;
 }
@@ -54,8 +55,8 @@ bool Wants(const BenchFlags& flags, const std::string& suite) {
 
 using Routers = std::vector<std::shared_ptr<const LoadedRouter>>;
 
-std::vector<BenchCase> Cases(const BenchFlags& flags, const std::vector<PrefillShape>& prefills, const Routers& own,
-                             const Routers& all) {
+std::vector<BenchCase> Cases(const BenchFlags& flags, const std::vector<PrefillShape>& prefills,
+                             const Routers& own, const Routers& all) {
   std::vector<BenchCase> cases;
   if (Wants(flags, "decode")) {
     for (const int context : flags.contexts) {
@@ -108,18 +109,19 @@ std::vector<BenchCase> Cases(const BenchFlags& flags, const std::vector<PrefillS
 }
 
 std::string TableLine(const BenchRow& row) {
-  std::string line = absl::StrFormat("%-32s %10.0f %10.3f %6d", row.measured.name, row.tokens_per_second,
-                                     1e3 * row.step_seconds, row.steps);
+  std::string line = absl::StrFormat("%-32s %10.0f %10.3f %6d", row.measured.name,
+                                     row.tokens_per_second, 1e3 * row.step_seconds, row.steps);
   if (row.bytes > 0) {
-    absl::StrAppendFormat(&line, " %8.1f %8.2f %9.3f %6.1f %%", row.experts_per_layer, 1e-9 * row.bytes,
-                          1e3 * row.floor_seconds, 100 * row.fraction);
+    absl::StrAppendFormat(&line, " %8.1f %8.2f %9.3f %6.1f %%", row.experts_per_layer,
+                          1e-9 * row.bytes, 1e3 * row.floor_seconds, 100 * row.fraction);
   }
   return line;
 }
 
 nlohmann::json ToJson(const BenchRow& row) {
   nlohmann::json routers = nlohmann::json::array();
-  for (const std::shared_ptr<const LoadedRouter>& router : row.measured.routers) routers.push_back(router->name);
+  for (const std::shared_ptr<const LoadedRouter>& router : row.measured.routers)
+    routers.push_back(router->name);
   nlohmann::json json = {{"name", row.measured.name},
                          {"sequences", row.measured.sequences},
                          {"tokens", row.measured.prompt},
@@ -161,12 +163,14 @@ absl::Status Measure(const BenchFlags& flags) {
   PENSTOCK_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(file, kMaxConfigBytes));
   PENSTOCK_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(text, file));
   // While the memory is still free.
-  const absl::StatusOr<double> copy = CudaDeviceStatus().ok() ? MeasureCopyBandwidth() : CudaDeviceStatus();
+  const absl::StatusOr<double> copy =
+      CudaDeviceStatus().ok() ? MeasureCopyBandwidth() : CudaDeviceStatus();
   const auto start = std::chrono::steady_clock::now();
   auto bar = std::make_unique<ProgressBar>("loading");
   PENSTOCK_ASSIGN_OR_RETURN(Backend backend, LoadModel(flags, *bar));
   bar.reset();
-  const double ready = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double ready =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const bool on_gpu = backend.model->spec().backend == "cuda";
 
   const Routers own = {backend.own_router};
@@ -188,20 +192,22 @@ absl::Status Measure(const BenchFlags& flags) {
                            {"telemetry", !flags.no_telemetry},
                            {"ready_seconds", ready},
                            {"kv_tokens", spec.num_blocks * spec.block_tokens}};
-  std::cout << absl::StrFormat("%s in %s on %s, %s weights, ready in %.1f s, %d tokens of KV cache\n", spec.name,
-                               spec.dtype, spec.backend, flags.load_format, ready, spec.num_blocks * spec.block_tokens);
+  std::cout << absl::StrFormat(
+      "%s in %s on %s, %s weights, ready in %.1f s, %d tokens of KV cache\n", spec.name, spec.dtype,
+      spec.backend, flags.load_format, ready, spec.num_blocks * spec.block_tokens);
   if (on_gpu) {
     report["device"] = CudaDeviceName();
     PENSTOCK_RETURN_IF_ERROR(copy.status());
     report["copy_bytes_per_second"] = *copy;
     std::cout << absl::StrFormat("%s, device copy %.2f TB/s\n", CudaDeviceName(), 1e-12 * *copy);
   }
-  std::cout << absl::StrFormat("%-32s %10s %10s %6s %8s %8s %9s %8s\n", "", "tok/s", "ms a step", "steps", "experts",
-                               "GB", "floor ms", "of floor");
+  std::cout << absl::StrFormat("%-32s %10s %10s %6s %8s %8s %9s %8s\n", "", "tok/s", "ms a step",
+                               "steps", "experts", "GB", "floor ms", "of floor");
   for (BenchCase& bench_case : Cases(flags, prefills, own, all)) {
     const int fitting = bench->Fitting(bench_case.prompt + bench_case.output);
     if (bench_case.kind == BenchCase::Kind::kDecode && fitting < bench_case.sequences) {
-      std::cout << absl::StrFormat("%-32s as many as fit the KV cache: %d\n", bench_case.name, fitting);
+      std::cout << absl::StrFormat("%-32s as many as fit the KV cache: %d\n", bench_case.name,
+                                   fitting);
       if (fitting == 0) continue;
       bench_case.sequences = fitting;
     }
@@ -213,7 +219,8 @@ absl::Status Measure(const BenchFlags& flags) {
   std::ofstream out(flags.json);
   out << report.dump(2) << "\n";
   out.flush();
-  return out ? absl::OkStatus() : absl::InternalError(absl::StrCat("--json: cannot write ", flags.json));
+  return out ? absl::OkStatus()
+             : absl::InternalError(absl::StrCat("--json: cannot write ", flags.json));
 }
 
 int Run(const BenchFlags& flags) {
@@ -229,32 +236,52 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
   CLI::App* command = app->add_subcommand("bench", "the engine's speed, without a network");
   const auto flags = std::make_shared<BenchFlags>();
   flags->prefills = {"448x256", "2048x8", "8192x2"};
-  command->add_option("MODEL", flags->model, "folder of a checkpoint; with --load-format dummy its config.json is enough")
+  command
+      ->add_option("MODEL", flags->model,
+                   "folder of a checkpoint; with --load-format dummy its config.json is enough")
       ->required();
-  command->add_option("--device", flags->device)->check(CLI::IsMember({"auto", "cpu", "cuda"}))->capture_default_str();
+  command->add_option("--device", flags->device)
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
   command->add_option("--dtype", flags->dtype)
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}))
       ->capture_default_str();
-  command->add_option("--load-format", flags->load_format, "dummy: seeded random weights, made on the GPU")
+  command
+      ->add_option("--load-format", flags->load_format,
+                   "dummy: seeded random weights, made on the GPU")
       ->check(CLI::IsMember({"safetensors", "dummy"}))
       ->capture_default_str();
   command->add_option("--suite", flags->suites, "what to measure")
       ->delimiter(',')
       ->check(CLI::IsMember({"decode", "prefill", "mixed", "routers"}))
       ->capture_default_str();
-  command->add_option("--batch", flags->batches, "sequences that decode at once")->delimiter(',')->capture_default_str();
+  command->add_option("--batch", flags->batches, "sequences that decode at once")
+      ->delimiter(',')
+      ->capture_default_str();
   command->add_option("--context", flags->contexts, "positions that a decode step reads")
       ->delimiter(',')
       ->capture_default_str();
-  command->add_option("--prefill", flags->prefills, "TOKENSxSEQUENCES")->delimiter(',')->capture_default_str();
-  command->add_option("--output", flags->output, "tokens of an answer")->check(CLI::Range(16, 4096))->capture_default_str();
-  command->add_option("--max-batch", flags->max_batch)->check(CLI::Range(1, 4096))->capture_default_str();
-  command->add_option("--max-context", flags->max_context)->check(CLI::Range(16, 1 << 20))->capture_default_str();
-  command->add_option("--prefill-chunk", flags->prefill_chunk)->check(CLI::Range(16, 65536))->capture_default_str();
-  command->add_flag("--no-telemetry", flags->no_telemetry, "on a GPU: routing decisions are not counted");
+  command->add_option("--prefill", flags->prefills, "TOKENSxSEQUENCES")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--output", flags->output, "tokens of an answer")
+      ->check(CLI::Range(16, 4096))
+      ->capture_default_str();
+  command->add_option("--max-batch", flags->max_batch)
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->add_option("--max-context", flags->max_context)
+      ->check(CLI::Range(16, 1 << 20))
+      ->capture_default_str();
+  command->add_option("--prefill-chunk", flags->prefill_chunk)
+      ->check(CLI::Range(16, 65536))
+      ->capture_default_str();
+  command->add_flag("--no-telemetry", flags->no_telemetry,
+                    "on a GPU: routing decisions are not counted");
   command->add_option("--json", flags->json, "writes the figures to this file, too");
   command->footer(
-      "The floor is what a decode step must read at 3.12 TB/s, with the experts that it touched as counted.\n\n"
+      "The floor is what a decode step must read at 3.12 TB/s, with the experts that it touched as "
+      "counted.\n\n"
       "Examples:\n"
       "  penstock bench /models/qwen --load-format dummy --json bench.json\n"
       "  penstock bench build/demo/model --device cpu --suite decode --batch 1,4");

@@ -38,7 +38,9 @@ class StepRecorder final : public Telemetry {
     double sum = 0;
     for (const auto& [layer, chosen] : experts) sum += static_cast<double>(chosen.size());
     steps.push_back({Wall::now(), step.phase, step.rows,
-                     experts.empty() || step.routing_steps != 1 ? 0 : sum / static_cast<double>(experts.size())});
+                     experts.empty() || step.routing_steps != 1
+                         ? 0
+                         : sum / static_cast<double>(experts.size())});
   }
   void OnRequestFinished(const RequestEvent&) override {}
   void OnLoad(const LoadEvent&) override {}
@@ -71,7 +73,8 @@ class EngineBench::State {
     engine.scheduler.token_budget = options.prefill_chunk + options.max_batch;
     engine.scheduler.max_queue = 1 << 20;
     engine.scheduler.prefix_cache = false;
-    PENSTOCK_ASSIGN_OR_RETURN(engine_, Engine::Create(std::move(model), std::move(engine), &recorder_));
+    PENSTOCK_ASSIGN_OR_RETURN(engine_,
+                              Engine::Create(std::move(model), std::move(engine), &recorder_));
     engine_->SetEventHandler([this](std::vector<SequenceEvent> events) {
       for (const SequenceEvent& event : events) {
         tokens_ += static_cast<std::int64_t>(event.tokens.size());
@@ -102,18 +105,23 @@ class EngineBench::State {
     const Wall::time_point start = Wall::now();
     PENSTOCK_RETURN_IF_ERROR(submit(bench_case.sequences));
     while (live_ > 0) {
-      if (!engine_->RunStep()) return absl::InternalError("the engine has nothing to do, and sequences that wait");
+      if (!engine_->RunStep())
+        return absl::InternalError("the engine has nothing to do, and sequences that wait");
       const int room = std::min(bench_case.sequences - live_, requests - submitted);
       if (room > 0) PENSTOCK_RETURN_IF_ERROR(submit(room));
     }
     const double elapsed = Seconds(Wall::now() - start);
     PENSTOCK_RETURN_IF_ERROR(error_);
     switch (bench_case.kind) {
-      case BenchCase::Kind::kDecode: return Decoded(std::move(row));
+      case BenchCase::Kind::kDecode:
+        return Decoded(std::move(row));
       case BenchCase::Kind::kPrefill:
-        row.tokens_per_second = static_cast<double>(bench_case.sequences) * bench_case.prompt / elapsed;
+        row.tokens_per_second =
+            static_cast<double>(bench_case.sequences) * bench_case.prompt / elapsed;
         break;
-      case BenchCase::Kind::kMixed: row.tokens_per_second = static_cast<double>(tokens_) / elapsed; break;
+      case BenchCase::Kind::kMixed:
+        row.tokens_per_second = static_cast<double>(tokens_) / elapsed;
+        break;
     }
     std::vector<double> steps;
     for (std::size_t i = 1; i < recorder_.steps.size(); ++i) {
@@ -128,11 +136,12 @@ class EngineBench::State {
   SequenceSpec Sequence(const BenchCase& bench_case, int index) {
     SequenceSpec sequence;
     sequence.id = ++last_id_;
-    sequence.router = bench_case.routers[static_cast<std::size_t>(index) % bench_case.routers.size()];
+    sequence.router =
+        bench_case.routers[static_cast<std::size_t>(index) % bench_case.routers.size()];
     int prompt = bench_case.prompt, output = bench_case.output;
     if (bench_case.kind == BenchCase::Kind::kDecode) {
-      // Early ones decode while the prompts of the others are computed; they must not end before. The contexts' mean is
-      // centred on the wanted one.
+      // Early ones decode while the prompts of the others are computed; they must not end before.
+      // The contexts' mean is centred on the wanted one.
       const int prefill_steps = bench_case.sequences * prompt / prefill_chunk_ + 1;
       output += prefill_steps;
       prompt = std::max(1, prompt - bench_case.output / 2 - prefill_steps / 2);
@@ -161,9 +170,9 @@ class EngineBench::State {
       if (all[full[i]].experts_per_layer > 0) experts.push_back(all[full[i]].experts_per_layer);
     }
     if (steps.empty()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(row.measured.name, ": no step in which all ", row.measured.sequences,
-                       " sequences decode: they do not fit the KV cache together, or the output is too short"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          row.measured.name, ": no step in which all ", row.measured.sequences,
+          " sequences decode: they do not fit the KV cache together, or the output is too short"));
     }
     row.steps = static_cast<int>(steps.size());
     row.step_seconds = Median(steps);
@@ -185,11 +194,14 @@ class EngineBench::State {
     const auto d = static_cast<double>(config_.hidden_size);
     const auto heads = static_cast<double>(config_.heads * config_.head_dim),
                kv = static_cast<double>(2 * config_.kv_heads * config_.head_dim);
-    const double layer = d * (heads + kv) + heads * d + 3 * d * static_cast<double>(config_.shared_intermediate_size) +
-                         row.experts_per_layer * 3 * d * static_cast<double>(config_.moe_intermediate_size) +
-                         d * static_cast<double>(config_.experts);
+    const double layer =
+        d * (heads + kv) + heads * d +
+        3 * d * static_cast<double>(config_.shared_intermediate_size) +
+        row.experts_per_layer * 3 * d * static_cast<double>(config_.moe_intermediate_size) +
+        d * static_cast<double>(config_.experts);
     const double head = d * static_cast<double>(config_.vocab_size);
-    const double cache = static_cast<double>(config_.layers) * kv * row.measured.prompt * row.measured.sequences;
+    const double cache =
+        static_cast<double>(config_.layers) * kv * row.measured.prompt * row.measured.sequences;
     return element * (static_cast<double>(config_.layers) * layer + head + cache);
   }
 
@@ -205,7 +217,8 @@ class EngineBench::State {
 };
 
 absl::StatusOr<std::unique_ptr<EngineBench>> EngineBench::Create(std::unique_ptr<Model> model,
-                                                                 const ModelConfig& config, const Options& options) {
+                                                                 const ModelConfig& config,
+                                                                 const Options& options) {
   auto state = std::make_unique<State>(config, options);
   PENSTOCK_RETURN_IF_ERROR(state->Start(std::move(model), options));
   return std::unique_ptr<EngineBench>(new EngineBench(std::move(state)));
@@ -221,6 +234,8 @@ int EngineBench::Fitting(int positions) const {
   return static_cast<int>(s.num_blocks / blocks);
 }
 
-absl::StatusOr<BenchRow> EngineBench::Run(const BenchCase& bench_case) { return state_->Run(bench_case); }
+absl::StatusOr<BenchRow> EngineBench::Run(const BenchCase& bench_case) {
+  return state_->Run(bench_case);
+}
 
 }  // namespace penstock

@@ -32,13 +32,13 @@ struct BenchCase {
 
 struct BenchRow {
   BenchCase measured;
-  int steps = 0;                   // that the figures are taken over
-  double step_seconds = 0;         // median
-  double tokens_per_second = 0;    // decoded or computed, by the kind
-  double experts_per_layer = 0;    // distinct, as counted; 0: not counted
-  double bytes = 0;                // that a decode step has to read; 0: not a decode step
-  double floor_seconds = 0;        // bytes ÷ kFloorBandwidth
-  double fraction = 0;             // of the floor's speed
+  int steps = 0;                 // that the figures are taken over
+  double step_seconds = 0;       // median
+  double tokens_per_second = 0;  // decoded or computed, by the kind
+  double experts_per_layer = 0;  // distinct, as counted; 0: not counted
+  double bytes = 0;              // that a decode step has to read; 0: not a decode step
+  double floor_seconds = 0;      // bytes ÷ kFloorBandwidth
+  double fraction = 0;           // of the floor's speed
 };
 
 // Reading of 28 GiB on an H100 80 GB HBM3 (BENCHMARKS.md): what figures are held against.
@@ -53,7 +53,8 @@ class EngineBench {
   };
 
   // Takes the model; `config` is its shape.
-  static absl::StatusOr<std::unique_ptr<EngineBench>> Create(std::unique_ptr<Model> model, const ModelConfig& config,
+  static absl::StatusOr<std::unique_ptr<EngineBench>> Create(std::unique_ptr<Model> model,
+                                                             const ModelConfig& config,
                                                              const Options& options);
   ~EngineBench();
 

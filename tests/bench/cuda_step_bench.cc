@@ -1,7 +1,8 @@
 // Time of a step on the GPU alone, run back to back, with no engine and no copies around it.
 //   cuda_step_bench CONFIG_FOLDER CONTEXT STEP…
-// STEP: 16 is a decode step of 16 sequences at CONTEXT, as a graph; 2048p is 2,048 rows of prompts of CONTEXT tokens each.
-// Random weights, keys and values; one linear router. A step's parts: run it under ncu.
+// STEP: 16 is a decode step of 16 sequences at CONTEXT, as a graph; 2048p is 2,048 rows of prompts
+// of CONTEXT tokens each. Random weights, keys and values; one linear router. A step's parts: run
+// it under ncu.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -44,7 +45,8 @@ class StepBench {
                                                     .max_token_lists = 1}))) {
     Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
     const std::int64_t blocks = max_batch * forward_.max_blocks();
-    cache_ = Must(DeviceBuffer::Create(blocks * forward_.BlockBytes(), "keys and values", "lower CONTEXT"));
+    cache_ = Must(
+        DeviceBuffer::Create(blocks * forward_.BlockBytes(), "keys and values", "lower CONTEXT"));
     FillNormalCuda({.seed = 2, .values = cache_.start(), .count = cache_.bytes() / 2}, stream_);
     forward_.SetCache(cache_.start(), blocks);
     const std::int64_t gate = config_.experts * config_.hidden_size;
@@ -59,13 +61,14 @@ class StepBench {
       programs[i].element = Element::kBF16;
       programs[i].direct = gates_.start() + 2 * gate * static_cast<std::int64_t>(i);
     }
-    Check(cudaMemcpyAsync(forward_.programs(), programs.data(), programs.size() * sizeof(RouterProgram),
-                          cudaMemcpyHostToDevice, stream_));
+    Check(cudaMemcpyAsync(forward_.programs(), programs.data(),
+                          programs.size() * sizeof(RouterProgram), cudaMemcpyHostToDevice,
+                          stream_));
     std::vector<std::int32_t> table(static_cast<std::size_t>(blocks));
     for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<std::int32_t>(i);
     std::shuffle(table.begin(), table.end(), random_);
-    Check(cudaMemcpyAsync(forward_.block_tables(), table.data(), table.size() * sizeof(std::int32_t),
-                          cudaMemcpyHostToDevice, stream_));
+    Check(cudaMemcpyAsync(forward_.block_tables(), table.data(),
+                          table.size() * sizeof(std::int32_t), cudaMemcpyHostToDevice, stream_));
     Check(cudaStreamSynchronize(stream_));
   }
 
@@ -113,9 +116,11 @@ class StepBench {
   double MedianBetween(const std::vector<cudaEvent_t>& events) {
     Check(cudaStreamSynchronize(stream_));
     std::vector<float> times(events.size() - 1);
-    for (std::size_t i = 0; i < times.size(); ++i) Check(cudaEventElapsedTime(&times[i], events[i], events[i + 1]));
+    for (std::size_t i = 0; i < times.size(); ++i)
+      Check(cudaEventElapsedTime(&times[i], events[i], events[i + 1]));
     for (cudaEvent_t event : events) Check(cudaEventDestroy(event));
-    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+    std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
+                     times.end());
     return 1e3 * times[times.size() / 2];
   }
 
@@ -133,14 +138,16 @@ class StepBench {
     in.counts[StepInputs::kNumLogitRows] = static_cast<std::int32_t>(bounds.logit_rows);
     const bool decodes = bounds.decode_rows > 0;
     for (int i = 0; i < bounds.rows; ++i) {
-      in.tokens[i] = static_cast<std::int32_t>(random_() % static_cast<std::uint64_t>(config_.vocab_size));
+      in.tokens[i] =
+          static_cast<std::int32_t>(random_() % static_cast<std::uint64_t>(config_.vocab_size));
       in.positions[i] = decodes ? context_ - 1 : i % context_;
       in.sequences[i] = decodes ? i : i / context_;
       in.row_routers[i] = 0;
       in.counted[i] = 1;
     }
     for (int i = 0; i < bounds.logit_rows; ++i) {
-      in.logit_rows[i] = decodes ? i : std::min((i + 1) * context_, static_cast<int>(bounds.rows)) - 1;
+      in.logit_rows[i] =
+          decodes ? i : std::min((i + 1) * context_, static_cast<int>(bounds.rows)) - 1;
       in.samples[i] = {};
       in.samples[i].temperature = 0;
     }
@@ -178,7 +185,8 @@ int Main(int argc, char** argv) {
   for (int i = 3; i < argc; ++i) {
     const bool prompts = std::string(argv[i]).back() == 'p';
     const int count = std::atoi(argv[i]);
-    std::printf("%-8s %9.1f us a step\n", argv[i], prompts ? bench.Prefill(count) : bench.Decode(count));
+    std::printf("%-8s %9.1f us a step\n", argv[i],
+                prompts ? bench.Prefill(count) : bench.Decode(count));
     std::fflush(stdout);
   }
   return 0;

@@ -25,7 +25,8 @@ TEST(SpreadTablesCudaTest, WritesWhatItsTwinWrites) {
       const std::size_t bytes = expected.size() * sizeof(std::int32_t);
       ASSERT_EQ(cudaMalloc(&from, inputs.size() * sizeof(std::int32_t)), cudaSuccess);
       ASSERT_EQ(cudaMalloc(&to, bytes), cudaSuccess);
-      ASSERT_EQ(cudaMemcpy(from, inputs.data(), inputs.size() * sizeof(std::int32_t), cudaMemcpyHostToDevice),
+      ASSERT_EQ(cudaMemcpy(from, inputs.data(), inputs.size() * sizeof(std::int32_t),
+                           cudaMemcpyHostToDevice),
                 cudaSuccess);
       ASSERT_EQ(cudaMemset(to, 0xFF, bytes), cudaSuccess);
       SpreadTablesCuda({.num_sequences = from,

@@ -13,7 +13,8 @@ void CublasProduct(const CublasProductArgs& args, CudaStream stream) {
   if (args.rows == 0) return;
   const c10::DeviceIndex device = c10::cuda::current_device();
   const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromExternal(stream, device));
-  const auto tensor = [&](const void* values, std::int64_t rows, std::int64_t columns, at::ScalarType type) {
+  const auto tensor = [&](const void* values, std::int64_t rows, std::int64_t columns,
+                          at::ScalarType type) {
     return at::from_blob(const_cast<void*>(values), {rows, columns},
                          at::TensorOptions().dtype(type).device(at::kCUDA, device));
   };

@@ -16,8 +16,8 @@ struct CublasProductArgs {
   void* y = nullptr;                   // [rows, m], out
 };
 
-// y = x Wᵀ. The order of sums follows from the shape alone. May be captured once it has run with the
-// same stream before: the first call takes a workspace. Throws c10::Error.
+// y = x Wᵀ. The order of sums follows from the shape alone. May be captured once it has run with
+// the same stream before: the first call takes a workspace. Throws c10::Error.
 void CublasProduct(const CublasProductArgs& args, CudaStream stream);
 
 }  // namespace penstock

@@ -18,17 +18,19 @@ absl::Status CudaDeviceStatus() {
     return absl::NotFoundError("there is no NVIDIA GPU");
   }
   if (error == cudaErrorInsufficientDriver) {
-    return absl::FailedPreconditionError("NVIDIA's driver is missing, or older than CUDA 13.0 wants (580)");
+    return absl::FailedPreconditionError(
+        "NVIDIA's driver is missing, or older than CUDA 13.0 wants (580)");
   }
   PENSTOCK_RETURN_IF_ERROR(CudaStatus(error, "looking for a GPU"));
   int major = 0, minor = 0;
-  PENSTOCK_RETURN_IF_ERROR(
-      CudaStatus(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "asking the GPU"));
-  PENSTOCK_RETURN_IF_ERROR(
-      CudaStatus(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "asking the GPU"));
+  PENSTOCK_RETURN_IF_ERROR(CudaStatus(
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), "asking the GPU"));
+  PENSTOCK_RETURN_IF_ERROR(CudaStatus(
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0), "asking the GPU"));
   if (major == 9 && minor == 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(CudaDeviceName(), " has compute capability ", major, ".", minor,
-                                                    ", and the GPU engine is made for 9.0 (H100, H200)"));
+  return absl::FailedPreconditionError(
+      absl::StrCat(CudaDeviceName(), " has compute capability ", major, ".", minor,
+                   ", and the GPU engine is made for 9.0 (H100, H200)"));
 }
 
 std::string CudaDeviceName() {
@@ -40,18 +42,21 @@ std::string CudaDeviceName() {
 absl::StatusOr<double> MeasureCopyBandwidth() {
   constexpr std::int64_t kBytes = std::int64_t{1} << 28;
   constexpr int kRepeats = 9;
-  PENSTOCK_ASSIGN_OR_RETURN(DeviceBuffer buffer, DeviceBuffer::Create(2 * kBytes, "measuring a copy", "free some"));
+  PENSTOCK_ASSIGN_OR_RETURN(DeviceBuffer buffer,
+                            DeviceBuffer::Create(2 * kBytes, "measuring a copy", "free some"));
   cudaEvent_t before = nullptr, after = nullptr;
   PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&before), "making an event"));
   PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaEventCreate(&after), "making an event"));
   std::vector<float> milliseconds;
   for (int i = 0; i < kRepeats; ++i) {
     cudaEventRecord(before, nullptr);
-    cudaMemcpyAsync(buffer.start(), buffer.start() + kBytes, kBytes, cudaMemcpyDeviceToDevice, nullptr);
+    cudaMemcpyAsync(buffer.start(), buffer.start() + kBytes, kBytes, cudaMemcpyDeviceToDevice,
+                    nullptr);
     cudaEventRecord(after, nullptr);
     PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(after), "measuring a copy"));
     float elapsed = 0;
-    PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaEventElapsedTime(&elapsed, before, after), "measuring a copy"));
+    PENSTOCK_RETURN_IF_ERROR(
+        CudaStatus(cudaEventElapsedTime(&elapsed, before, after), "measuring a copy"));
     milliseconds.push_back(elapsed);
   }
   cudaEventDestroy(before);

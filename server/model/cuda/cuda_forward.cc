@@ -1,63 +1,20 @@
 #include "server/model/cuda/cuda_forward.h"
 
-#include <cuda_runtime_api.h>
-
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
-#include "ATen/TensorOperators.h"
-#include "ATen/ops/arange.h"
-#include "ATen/ops/pow.h"
 #include "kernels/attention_inputs.h"
 #include "kernels/dense_product.h"
 #include "kernels/embed_rows.h"
 #include "kernels/expert_combine.h"
 #include "kernels/expert_products.h"
 #include "kernels/residual_norm.h"
-#include "kernels/rope.h"
 #include "kernels/sample_rows.h"
 #include "kernels/spread_tables.h"
 #include "server/base/check.h"
-#include "server/base/status_macros.h"
 #include "server/model/cuda/cublas_product.h"
 
 namespace penstock {
-namespace {
-
-// Rows up to which a product is bound by reading its weights, and the streaming kernels are ahead of cuBLAS.
-constexpr std::int64_t kStreamedRows = 64;
-// The output projection has few rows of weights: so many sums of parts of its inputs give every processor a tile.
-constexpr std::int64_t kOutputSplits = 4;
-
-// [positions, head_dim / 2, 2]: cosine and sine, as Hugging Face computes them (kernels/rope.h).
-std::vector<float> RopeTable(const ModelConfig& config, std::int64_t positions) {
-  const std::int64_t half = config.head_dim / 2;
-  const at::Tensor exponents =
-      at::arange(0, config.head_dim, 2, at::kLong).to(at::kFloat) / static_cast<double>(config.head_dim);
-  const at::Tensor frequencies = (1.0 / at::pow(config.rope_theta, exponents)).contiguous();
-  std::vector<std::int32_t> rows(static_cast<std::size_t>(positions));
-  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::int32_t>(i);
-  std::vector<float> cos(rows.size() * static_cast<std::size_t>(half)), sin(cos.size()), table(2 * cos.size());
-  RopeTableCpu({.element = Element::kBF16,
-                .positions = rows.data(),
-                .inverse_frequencies = frequencies.const_data_ptr<float>(),
-                .half = half,
-                .cos = cos.data(),
-                .sin = sin.data()},
-               0, positions);
-  for (std::size_t i = 0; i < cos.size(); ++i) {
-    table[2 * i] = cos[i];
-    table[2 * i + 1] = sin[i];
-  }
-  return table;
-}
-
-}  // namespace
-
-CudaForward::CudaForward(const DeviceWeights& weights, const CudaForwardOptions& options)
-    : weights_(&weights), options_(options) {}
-
 RouteShape CudaForward::Routes(const Step& step) const {
   const ModelConfig& config = weights_->config();
   return {.max_rows = step.bounds.rows,
@@ -68,92 +25,11 @@ RouteShape CudaForward::Routes(const Step& step) const {
           .k = config.top_k};
 }
 
-void CudaForward::Lay(Carver& carver) {
-  const ModelConfig& c = weights_->config();
-  const std::int64_t rows = options_.max_rows, d = c.hidden_size, heads = c.heads * c.head_dim,
-                     qkv = heads + 2 * c.kv_heads * c.head_dim, slots = c.top_k + weights_->shared(),
-                     logit_rows = std::min(rows, kLogitChunk);
-  const auto bf16 = [&](std::int64_t elements) { return carver.Take<std::byte>(2 * elements); };
-  const StepBounds most{.rows = rows, .decode_rows = options_.max_sequences, .logit_rows = rows};
-  Carver inputs(nullptr), outputs(nullptr);
-  StepInputs::Lay(most, inputs);
-  StepOutputs::Lay(most, outputs);
-  inputs_ = carver.Take<std::byte>(inputs.used() + 4 * options_.max_sequences * max_blocks());
-  outputs_ = carver.Take<std::byte>(outputs.used());
-  block_tables_ = carver.Take<std::int32_t>(options_.max_sequences * max_blocks());
-  programs_ = carver.Take<RouterProgram>(c.layers * options_.max_routers);
-  bias_tokens_ = carver.Take<std::int32_t>(options_.max_token_lists);
-  biases_ = carver.Take<float>(options_.max_token_lists);
-  banned_ = carver.Take<std::int32_t>(options_.max_token_lists);
-  histories_ = carver.Take<std::int32_t>(options_.max_sequences * history_stride());
-  top_tokens_ = carver.Take<std::int32_t>(rows * options_.max_top);
-  top_log_probabilities_ = carver.Take<float>(rows * options_.max_top);
-  expert_ids_ = carver.Take<std::int32_t>(c.layers * rows * c.top_k);
-  expert_weights_ = carver.Take<float>(c.layers * rows * c.top_k);
-  expert_rows_ = carver.Take<std::uint64_t>(c.layers * options_.max_routers * c.experts);
-  counters_ = carver.Take<RouterCounters>(c.layers * options_.max_routers);
-
-  rope_ = carver.Take<float>(options_.max_context * c.head_dim);
-  token_ids_ = carver.Take<std::int32_t>(rows);
-  x_ = bf16(rows * d);
-  normed_ = bf16(rows * d);
-  qkv_ = carver.Take<std::byte>(4 * rows * qkv);
-  q_ = bf16(rows * heads);
-  attended_ = bf16(rows * heads);
-  delta_ = carver.Take<std::byte>(std::max(2 * rows, 4 * kOutputSplits * std::min(rows, kStreamedRows)) * d);
-  hidden_ = bf16(rows * slots * c.moe_intermediate_size);
-  partials_ = bf16(rows * slots * d);
-  wanted_ = bf16(logit_rows * d);
-  logits_ = bf16(logit_rows * weights_->vocab_rows());
-  shared_gate_logits_ = carver.Take<float>(rows);
-  expert_offsets_ = carver.Take<std::int32_t>(c.experts + 1);
-  slot_rows_ = carver.Take<std::int32_t>(rows * c.top_k);
-  tiles_ = carver.Take<std::int32_t>(c.layers * 4);
-
-  const RouteShape routes = Routes({.bounds = most, .in = {}, .out = {}, .rows = {}, .stream = nullptr});
-  const DeviceAttentionArgs attention{
-      .rows = {.max_rows = rows, .max_blocks = max_blocks()},
-      .plan = {},
-      .kv = {.kv_heads = c.kv_heads, .head_dim = c.head_dim, .block_tokens = options_.block_tokens},
-      .heads = c.heads};
-  attention_plan_ = carver.Bytes(static_cast<std::int64_t>(AttentionPlanBytes(rows)));
-  route_plan_ = carver.Bytes(static_cast<std::int64_t>(RoutePlanBytes(routes)));
-  attention_scratch_ = carver.Bytes(static_cast<std::int64_t>(DecodeAttentionScratchBytes(attention)));
-  route_scratch_ = carver.Bytes(static_cast<std::int64_t>(RouteScratchBytes(routes)));
-  sample_scratch_ = carver.Bytes(static_cast<std::int64_t>(SampleScratchBytes(logit_rows, c.vocab_size)));
-}
-
-absl::StatusOr<CudaForward> CudaForward::Create(const DeviceWeights& weights, const CudaForwardOptions& options) {
-  CudaForward forward(weights, options);
-  Carver measure(nullptr);
-  forward.Lay(measure);
-  PENSTOCK_ASSIGN_OR_RETURN(
-      forward.arena_, DeviceBuffer::Create(measure.used(), "a step's activations",
-                                           "lower engine.prefill_chunk, engine.max_batch or engine.max_context"));
-  PENSTOCK_RETURN_IF_ERROR(CudaStatus(
-      cudaMemset(forward.arena_.start(), 0, static_cast<std::size_t>(forward.arena_.bytes())), "clearing memory"));
-  Carver carver(forward.arena_.start());
-  forward.Lay(carver);
-  const std::vector<float> rope = RopeTable(weights.config(), options.max_context);
-  PENSTOCK_RETURN_IF_ERROR(CudaStatus(
-      cudaMemcpy(forward.rope_, rope.data(), rope.size() * sizeof(float), cudaMemcpyHostToDevice), "copying a table"));
-  return forward;
-}
-
-std::int64_t CudaForward::BlockBytes() const {
-  const ModelConfig& config = weights_->config();
-  return config.layers * config.kv_heads * 2 * options_.block_tokens * config.head_dim * 2;
-}
-
-void CudaForward::SetCache(std::byte* cache, std::int64_t num_blocks) {
-  cache_ = cache;
-  num_blocks_ = num_blocks;
-}
-
 bool CudaForward::Streamed(std::int64_t rows) { return rows <= kStreamedRows; }
 
-void CudaForward::Product(const DeviceMatrix& matrix, const void* x, std::int64_t rows, std::int64_t splits,
-                          Element y_element, void* y, CudaStream stream) const {
+void CudaForward::Product(const DeviceMatrix& matrix, const void* x, std::int64_t rows,
+                          std::int64_t splits, Element y_element, void* y,
+                          CudaStream stream) const {
   if (!Streamed(rows)) {
     PENSTOCK_CHECK_EQ(splits, 1);
     CublasProduct({.x = x,
@@ -274,8 +150,8 @@ void CudaForward::Attend(const DeviceLayer& layer, std::size_t index, const Step
   if (step.bounds.decode_rows > 0) DecodeAttentionCuda(attention, step.stream);
   if (step.bounds.decode_rows < rows) PrefillAttentionCuda(attention, step.stream);
   const bool streamed = Streamed(rows);
-  Product(layer.o, attended_, rows, streamed ? kOutputSplits : 1, streamed ? Element::kF32 : Element::kBF16, delta_,
-          step.stream);
+  Product(layer.o, attended_, rows, streamed ? kOutputSplits : 1,
+          streamed ? Element::kF32 : Element::kBF16, delta_, step.stream);
   ResidualNormCuda({.num_rows = step.rows.num_rows,
                     .max_rows = rows,
                     .x = x_,
@@ -316,40 +192,42 @@ void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const
                  .expert_rows = expert_rows_ + i * options_.max_routers * config.experts,
                  .counters = options_.telemetry ? counters_ + i * options_.max_routers : nullptr},
                 step.stream);
-  const ExpertProductsArgs experts{.x = normed_,
-                                   .gate_up = layer.gate_up,
-                                   .down = layer.down,
-                                   .gate_up_map = layer.experts_mapped ? &layer.gate_up_map : nullptr,
-                                   .down_map = layer.experts_mapped ? &layer.down_map : nullptr,
-                                   .expert_offsets = expert_offsets_,
-                                   .slots = slot_rows_,
-                                   .h = hidden_,
-                                   .y = partials_,
-                                   .gate_up_tiles = tiles_ + 4 * i,
-                                   .down_tiles = tiles_ + 4 * i + 2,
-                                   .rows = rows,
-                                   .d = config.hidden_size,
-                                   .width = config.moe_intermediate_size,
-                                   .experts = config.experts,
-                                   .shared = weights_->shared(),
-                                   .k = config.top_k};
+  const ExpertProductsArgs experts{
+      .x = normed_,
+      .gate_up = layer.gate_up,
+      .down = layer.down,
+      .gate_up_map = layer.experts_mapped ? &layer.gate_up_map : nullptr,
+      .down_map = layer.experts_mapped ? &layer.down_map : nullptr,
+      .expert_offsets = expert_offsets_,
+      .slots = slot_rows_,
+      .h = hidden_,
+      .y = partials_,
+      .gate_up_tiles = tiles_ + 4 * i,
+      .down_tiles = tiles_ + 4 * i + 2,
+      .rows = rows,
+      .d = config.hidden_size,
+      .width = config.moe_intermediate_size,
+      .experts = config.experts,
+      .shared = weights_->shared(),
+      .k = config.top_k};
   ExpertGateUpCuda(experts, step.stream);
   ExpertDownCuda(experts, step.stream);
   const bool last = index + 1 == weights_->layers().size();
-  ExpertCombineCuda({.num_rows = step.rows.num_rows,
-                     .max_rows = rows,
-                     .partial_element = Element::kBF16,
-                     .partials = partials_,
-                     .weights = expert_weights_ + traced,
-                     .shared_gate_logits = shared_gate_logits_,
-                     .k = config.top_k,
-                     .shared = weights_->shared(),
-                     .x = x_,
-                     .norm_weight = last ? weights_->final_norm() : weights_->layers()[index + 1].input_norm,
-                     .epsilon = static_cast<float>(config.rms_norm_eps),
-                     .d = config.hidden_size,
-                     .y = normed_},
-                    step.stream);
+  ExpertCombineCuda(
+      {.num_rows = step.rows.num_rows,
+       .max_rows = rows,
+       .partial_element = Element::kBF16,
+       .partials = partials_,
+       .weights = expert_weights_ + traced,
+       .shared_gate_logits = shared_gate_logits_,
+       .k = config.top_k,
+       .shared = weights_->shared(),
+       .x = x_,
+       .norm_weight = last ? weights_->final_norm() : weights_->layers()[index + 1].input_norm,
+       .epsilon = static_cast<float>(config.rms_norm_eps),
+       .d = config.hidden_size,
+       .y = normed_},
+      step.stream);
 }
 
 // Logits of the wanted rows, kLogitChunk at a time, and a token of each.

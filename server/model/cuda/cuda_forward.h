@@ -9,8 +9,8 @@
 #include "kernels/device_attention.h"
 #include "kernels/route_rows.h"
 #include "server/model/cuda/device_memory.h"
-#include "server/model/cuda/step/carver.h"
 #include "server/model/cuda/device_weights.h"
+#include "server/model/cuda/step/carver.h"
 #include "server/model/cuda/step/step_arrays.h"
 
 namespace penstock {
@@ -20,9 +20,9 @@ struct CudaForwardOptions {
   std::int64_t max_sequences = 0;  // of a step; decode rows are at most as many
   std::int64_t max_context = 0;    // positions of one sequence
   std::int64_t block_tokens = 16;
-  std::int64_t max_routers = 0;    // that the device knows at once
-  std::int64_t max_hidden = 0;     // widest hidden layer of a router
-  std::int64_t max_top = 0;        // most probable tokens beside a scored one
+  std::int64_t max_routers = 0;      // that the device knows at once
+  std::int64_t max_hidden = 0;       // widest hidden layer of a router
+  std::int64_t max_top = 0;          // most probable tokens beside a scored one
   std::int64_t max_token_lists = 0;  // entries of a step's bias and ban lists
   bool telemetry = true;             // counters of routing decisions
 };
@@ -32,7 +32,8 @@ struct CudaForwardOptions {
 class CudaForward {
  public:
   // `weights` must outlive the result.
-  static absl::StatusOr<CudaForward> Create(const DeviceWeights& weights, const CudaForwardOptions& options);
+  static absl::StatusOr<CudaForward> Create(const DeviceWeights& weights,
+                                            const CudaForwardOptions& options);
 
   // Takes the cache: [layers, blocks, kv_heads, 2, block_tokens, head_dim].
   void SetCache(std::byte* cache, std::int64_t num_blocks);
@@ -43,10 +44,12 @@ class CudaForward {
   void Enqueue(const StepBounds& bounds, CudaStream stream) const;
 
   const CudaForwardOptions& options() const { return options_; }
-  std::int64_t max_blocks() const { return (options_.max_context + options_.block_tokens - 1) / options_.block_tokens; }
+  std::int64_t max_blocks() const {
+    return (options_.max_context + options_.block_tokens - 1) / options_.block_tokens;
+  }
 
-  std::byte* input_memory() const { return inputs_; }          // StepInputs
-  std::byte* output_memory() const { return outputs_; }        // StepOutputs
+  std::byte* input_memory() const { return inputs_; }           // StepInputs
+  std::byte* output_memory() const { return outputs_; }         // StepOutputs
   std::int32_t* block_tables() const { return block_tables_; }  // [sequences, max_blocks]
   RouterProgram* programs() const { return programs_; }         // [layers, max_routers]
   std::int32_t* bias_tokens() const { return bias_tokens_; }    // [max_token_lists]
@@ -54,15 +57,22 @@ class CudaForward {
   std::int32_t* banned() const { return banned_; }              // [max_token_lists]
   std::int32_t* histories() const { return histories_; }        // [sequences, history_stride]
   std::int64_t history_stride() const { return options_.max_context + 1; }
-  std::int32_t* top_tokens() const { return top_tokens_; }      // [logit rows, max_top]
+  std::int32_t* top_tokens() const { return top_tokens_; }  // [logit rows, max_top]
   float* top_log_probabilities() const { return top_log_probabilities_; }
   // Of each layer: [layers, max_rows, k].
   std::int32_t* expert_ids() const { return expert_ids_; }
   float* expert_weights() const { return expert_weights_; }
-  std::uint64_t* expert_rows() const { return expert_rows_; }   // [layers, max_routers, E]
-  RouterCounters* counters() const { return counters_; }        // [layers, max_routers]
+  std::uint64_t* expert_rows() const { return expert_rows_; }  // [layers, max_routers, E]
+  RouterCounters* counters() const { return counters_; }       // [layers, max_routers]
 
  private:
+  // Rows up to which a product is bound by reading its weights, and the streaming kernels are ahead
+  // of cuBLAS.
+  static constexpr std::int64_t kStreamedRows = 64;
+  // The output projection has few rows of weights: so many sums of parts of its inputs give every
+  // processor a tile.
+  static constexpr std::int64_t kOutputSplits = 4;
+
   // Where a step's arrays stand.
   struct Step {
     StepBounds bounds;
@@ -81,8 +91,8 @@ class CudaForward {
   // Whether products of so many rows run on the streaming kernels; else on cuBLAS, in one part.
   static bool Streamed(std::int64_t rows);
   // y = x Wᵀ, in `splits` parts.
-  void Product(const DeviceMatrix& matrix, const void* x, std::int64_t rows, std::int64_t splits, Element y_element,
-               void* y, CudaStream stream) const;
+  void Product(const DeviceMatrix& matrix, const void* x, std::int64_t rows, std::int64_t splits,
+               Element y_element, void* y, CudaStream stream) const;
   RouteShape Routes(const Step& step) const;
 
   const DeviceWeights* weights_;
@@ -107,11 +117,12 @@ class CudaForward {
   std::int32_t* token_ids_ = nullptr;  // [rows]
   // Activations, bf16 but for products that are added up in fp32: [rows, ·].
   std::byte *x_ = nullptr, *normed_ = nullptr, *qkv_ = nullptr, *q_ = nullptr, *attended_ = nullptr,
-            *delta_ = nullptr, *hidden_ = nullptr, *partials_ = nullptr, *wanted_ = nullptr, *logits_ = nullptr;
-  float* shared_gate_logits_ = nullptr;      // [rows]
-  std::int32_t* expert_offsets_ = nullptr;   // [E + 1]
-  std::int32_t* slot_rows_ = nullptr;        // [rows · k]
-  std::int32_t* tiles_ = nullptr;            // [layers, 4]
+            *delta_ = nullptr, *hidden_ = nullptr, *partials_ = nullptr, *wanted_ = nullptr,
+            *logits_ = nullptr;
+  float* shared_gate_logits_ = nullptr;     // [rows]
+  std::int32_t* expert_offsets_ = nullptr;  // [E + 1]
+  std::int32_t* slot_rows_ = nullptr;       // [rows · k]
+  std::int32_t* tiles_ = nullptr;           // [layers, 4]
   void *attention_plan_ = nullptr, *route_plan_ = nullptr;
   // Zeroed once.
   void *attention_scratch_ = nullptr, *route_scratch_ = nullptr, *sample_scratch_ = nullptr;

@@ -18,14 +18,15 @@ namespace penstock {
 class Router;  // routers/router.h
 
 struct CudaModelOptions {
-  std::string name;              // served name
-  int block_tokens = 16;         // positions of a KV block: 16
-  int max_batch = 256;           // sequences of a step
-  int max_step_rows = 2304;      // rows of a step, prefill included; at least max_batch
-  int max_context = 8192;        // positions of one sequence
-  std::optional<std::int64_t> kv_bytes;  // of the KV cache; unset: what max_batch contexts want, if that is free
-  int max_routers = 32;          // known to the device at once: those loaded, and those still in use
-  bool telemetry = true;         // counts routing decisions
+  std::string name;          // served name
+  int block_tokens = 16;     // positions of a KV block: 16
+  int max_batch = 256;       // sequences of a step
+  int max_step_rows = 2304;  // rows of a step, prefill included; at least max_batch
+  int max_context = 8192;    // positions of one sequence
+  std::optional<std::int64_t>
+      kv_bytes;           // of the KV cache; unset: what max_batch contexts want, if that is free
+  int max_routers = 32;   // known to the device at once: those loaded, and those still in use
+  bool telemetry = true;  // counts routing decisions
   std::uint64_t dummy_seed = 0;  // of random weights
   ByteProgress progress = nullptr;
 };
@@ -40,7 +41,8 @@ std::string CudaDeviceName();
 absl::StatusOr<double> MeasureCopyBandwidth();
 
 // What the model cannot compute on the GPU, as INVALID_ARGUMENT: shapes, dtypes, options.
-absl::Status CheckCudaModel(const ModelConfig& config, const std::string& dtype, const CudaModelOptions& options);
+absl::Status CheckCudaModel(const ModelConfig& config, const std::string& dtype,
+                            const CudaModelOptions& options);
 
 // Whether the device's router program computes this router. INVALID_ARGUMENT says why not.
 absl::Status CheckCudaRouter(const Router& router);
@@ -53,7 +55,8 @@ absl::Status CheckCudaRouter(const Router& router);
 // beside it as long as steps fall into the same family of kernels: decode steps of up to 64 rows,
 // decode steps above, and steps with prompts each round in their own order (BENCHMARKS.md has the
 // size of the difference). On a CUDA error Await answers UNAVAILABLE, and will from then on.
-absl::StatusOr<std::unique_ptr<Model>> CreateCudaModel(const Checkpoint& checkpoint, const CudaModelOptions& options);
+absl::StatusOr<std::unique_ptr<Model>> CreateCudaModel(const Checkpoint& checkpoint,
+                                                       const CudaModelOptions& options);
 // The same with seeded random weights, made on the device.
 absl::StatusOr<std::unique_ptr<Model>> CreateDummyCudaModel(const ModelConfig& config,
                                                             const CudaModelOptions& options);

@@ -14,7 +14,8 @@
 namespace penstock {
 namespace {
 
-constexpr std::int64_t kRowGroup = 8;  // rows of the head; a kernel reads 16 bytes of logits at a time
+constexpr std::int64_t kRowGroup =
+    8;  // rows of the head; a kernel reads 16 bytes of logits at a time
 
 WeightCopy Whole(const TensorView& view, std::byte* to) {
   const std::int64_t columns = view.shape.back();
@@ -27,8 +28,8 @@ WeightCopy Whole(const TensorView& view, std::byte* to) {
 }
 
 // Experts' copies: `count` of `width` rows each in one MLP, which has count · width.
-void AddExperts(const MlpWeights& mlp, std::int64_t count, std::int64_t width, std::int64_t d, std::byte* gate_up,
-                std::byte* down, std::vector<WeightCopy>& copies) {
+void AddExperts(const MlpWeights& mlp, std::int64_t count, std::int64_t width, std::int64_t d,
+                std::byte* gate_up, std::byte* down, std::vector<WeightCopy>& copies) {
   for (std::int64_t i = 0; i < count; ++i) {
     const auto rows = [&](const TensorView& view, std::byte* to) {
       WeightCopy copy = Whole(view, to);
@@ -114,8 +115,9 @@ absl::Status DeviceWeights::Allocate() {
   PENSTOCK_RETURN_IF_ERROR(CheckShape(config_));
   Carver measure(nullptr);
   Lay(measure);
-  PENSTOCK_ASSIGN_OR_RETURN(buffer_, DeviceBuffer::Create(measure.used(), "the model's weights in bf16",
-                                                          "take a GPU with more memory, or a smaller model"));
+  PENSTOCK_ASSIGN_OR_RETURN(
+      buffer_, DeviceBuffer::Create(measure.used(), "the model's weights in bf16",
+                                    "take a GPU with more memory, or a smaller model"));
   Carver carver(buffer_.start());
   Lay(carver);
   const std::int64_t padding = head_.m - config_.vocab_size;
@@ -127,7 +129,8 @@ absl::Status DeviceWeights::Allocate() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<DeviceWeights> DeviceWeights::Load(const Checkpoint& checkpoint, const ByteProgress& progress) {
+absl::StatusOr<DeviceWeights> DeviceWeights::Load(const Checkpoint& checkpoint,
+                                                  const ByteProgress& progress) {
   DeviceWeights weights(checkpoint.config());
   PENSTOCK_RETURN_IF_ERROR(weights.Allocate());
   const ModelWeights& views = checkpoint.weights();
@@ -148,7 +151,8 @@ absl::StatusOr<DeviceWeights> DeviceWeights::Load(const Checkpoint& checkpoint, 
       copies.push_back(Whole(*view, matrix));
       matrix += 2 * view->NumElements();
     }
-    for (const std::optional<TensorView>* view : {&attention.q_bias, &attention.k_bias, &attention.v_bias}) {
+    for (const std::optional<TensorView>* view :
+         {&attention.q_bias, &attention.k_bias, &attention.v_bias}) {
       if (!view->has_value()) continue;
       copies.push_back(Whole(**view, bias));
       bias += 2 * (*view)->NumElements();
@@ -156,10 +160,11 @@ absl::StatusOr<DeviceWeights> DeviceWeights::Load(const Checkpoint& checkpoint, 
     copies.push_back(Whole(attention.o, to.o.values));
     const SparseMlpWeights& sparse = *from.sparse;
     for (std::int64_t e = 0; e < config.experts; ++e) {
-      AddExperts(sparse.experts[static_cast<std::size_t>(e)], 1, width, d, to.gate_up + 4 * e * width * d,
-                 to.down + 2 * e * d * width, copies);
+      AddExperts(sparse.experts[static_cast<std::size_t>(e)], 1, width, d,
+                 to.gate_up + 4 * e * width * d, to.down + 2 * e * d * width, copies);
     }
-    AddExperts(sparse.shared_expert, weights.shared(), width, d, to.gate_up + 4 * config.experts * width * d,
+    AddExperts(sparse.shared_expert, weights.shared(), width, d,
+               to.gate_up + 4 * config.experts * width * d,
                to.down + 2 * config.experts * d * width, copies);
     copies.push_back(Whole(sparse.shared_expert_gate, to.shared_gate));
   }
@@ -167,12 +172,15 @@ absl::StatusOr<DeviceWeights> DeviceWeights::Load(const Checkpoint& checkpoint, 
   return weights;
 }
 
-absl::StatusOr<DeviceWeights> DeviceWeights::MakeRandom(const ModelConfig& config, std::uint64_t seed) {
+absl::StatusOr<DeviceWeights> DeviceWeights::MakeRandom(const ModelConfig& config,
+                                                        std::uint64_t seed) {
   DeviceWeights weights(config);
   PENSTOCK_RETURN_IF_ERROR(weights.Allocate());
   std::uint32_t tensor = 0;
   const auto normal = [&](std::byte* values, std::int64_t count, double std) {
-    FillNormalCuda({.seed = seed, .stream = {0, tensor++}, .std = std, .values = values, .count = count}, nullptr);
+    FillNormalCuda(
+        {.seed = seed, .stream = {0, tensor++}, .std = std, .values = values, .count = count},
+        nullptr);
   };
   const auto ones = [&](std::byte* values, std::int64_t count) {
     FillConstantCuda({.value = 1, .values = values, .count = count}, nullptr);
@@ -184,7 +192,8 @@ absl::StatusOr<DeviceWeights> DeviceWeights::MakeRandom(const ModelConfig& confi
                      all = config.experts + weights.shared();
   const double from_hidden = 1 / std::sqrt(static_cast<double>(d));
   normal(weights.head_.values, config.vocab_size * d, from_hidden);
-  // Embeddings that outweigh what layers add, and small biases: rows stay apart, and spread over all experts.
+  // Embeddings that outweigh what layers add, and small biases: rows stay apart, and spread over
+  // all experts.
   if (!config.tie_word_embeddings) normal(weights.embedding_, config.vocab_size * d, 1);
   ones(weights.final_norm_, d);
   for (const DeviceLayer& layer : weights.layers_) {

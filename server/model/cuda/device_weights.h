@@ -26,12 +26,12 @@ struct DeviceMatrix {
 struct DeviceLayer {
   std::byte* input_norm = nullptr;           // [d]
   std::byte* post_attention_norm = nullptr;  // [d]
-  DeviceMatrix qkv;                          // queries, keys, values: [(heads + 2 · kv_heads) · head_dim, d]
-  std::byte* qkv_bias = nullptr;             // [(heads + 2 · kv_heads) · head_dim], or null
-  DeviceMatrix o;                            // [d, heads · head_dim]
-  std::byte* gate_up = nullptr;              // [E + shared, 2, width, d]
-  std::byte* down = nullptr;                 // [E + shared, d, width]
-  std::byte* shared_gate = nullptr;          // [d]
+  DeviceMatrix qkv;               // queries, keys, values: [(heads + 2 · kv_heads) · head_dim, d]
+  std::byte* qkv_bias = nullptr;  // [(heads + 2 · kv_heads) · head_dim], or null
+  DeviceMatrix o;                 // [d, heads · head_dim]
+  std::byte* gate_up = nullptr;   // [E + shared, 2, width, d]
+  std::byte* down = nullptr;      // [E + shared, d, width]
+  std::byte* shared_gate = nullptr;  // [d]
   TileMap gate_up_map, down_map;
   bool experts_mapped = false;
 };
@@ -42,19 +42,24 @@ class DeviceWeights {
   static absl::Status CheckShape(const ModelConfig& config);
 
   // Copies the checkpoint's weights, converted to bf16 where they are not, by several threads.
-  static absl::StatusOr<DeviceWeights> Load(const Checkpoint& checkpoint, const ByteProgress& progress);
+  static absl::StatusOr<DeviceWeights> Load(const Checkpoint& checkpoint,
+                                            const ByteProgress& progress);
 
   // Seeded random weights made on the device, scaled so that activations stay near 1.
   static absl::StatusOr<DeviceWeights> MakeRandom(const ModelConfig& config, std::uint64_t seed);
 
   const ModelConfig& config() const { return config_; }
   // Slices of the shared expert, each as wide as a routed expert.
-  std::int64_t shared() const { return config_.shared_intermediate_size / config_.moe_intermediate_size; }
-  std::int64_t vocab_rows() const { return head_.m; }  // of the head: vocab_size, rounded up to a multiple of 8
+  std::int64_t shared() const {
+    return config_.shared_intermediate_size / config_.moe_intermediate_size;
+  }
+  std::int64_t vocab_rows() const {
+    return head_.m;
+  }  // of the head: vocab_size, rounded up to a multiple of 8
 
   const std::byte* embedding() const { return embedding_; }    // [V, d]
   const std::byte* final_norm() const { return final_norm_; }  // [d]
-  const DeviceMatrix& head() const { return head_; }           // [vocab_rows, d]; rows past V are zero
+  const DeviceMatrix& head() const { return head_; }  // [vocab_rows, d]; rows past V are zero
   const std::vector<DeviceLayer>& layers() const { return layers_; }
   std::int64_t bytes() const { return buffer_.bytes(); }
 

@@ -106,9 +106,10 @@ struct Slot {
 
 absl::Status RunPieces(Shared& shared, cudaStream_t stream, std::array<Slot, kSlots>& slots) {
   for (Slot& slot : slots) {
-    PENSTOCK_ASSIGN_OR_RETURN(slot.buffer, PinnedBuffer::Create(shared.slot_bytes, "loading weights"));
-    PENSTOCK_RETURN_IF_ERROR(
-        CudaStatus(cudaEventCreateWithFlags(&slot.free, cudaEventDisableTiming), "making an event"));
+    PENSTOCK_ASSIGN_OR_RETURN(slot.buffer,
+                              PinnedBuffer::Create(shared.slot_bytes, "loading weights"));
+    PENSTOCK_RETURN_IF_ERROR(CudaStatus(
+        cudaEventCreateWithFlags(&slot.free, cudaEventDisableTiming), "making an event"));
   }
   for (std::size_t turn = 0;; ++turn) {
     const std::size_t i = shared.next.fetch_add(1);
@@ -117,11 +118,12 @@ absl::Status RunPieces(Shared& shared, cudaStream_t stream, std::array<Slot, kSl
     Slot& slot = slots[turn % kSlots];
     PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaEventSynchronize(slot.free), "loading weights"));
     Stage(*piece.copy, piece.first, piece.last, slot.buffer.start());
-    const std::int64_t row_bytes = 2 * piece.copy->columns, bytes = (piece.last - piece.first) * row_bytes;
-    PENSTOCK_RETURN_IF_ERROR(CudaStatus(
-        cudaMemcpyAsync(piece.copy->to + piece.first * row_bytes, slot.buffer.start(),
-                        static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream),
-        "loading weights"));
+    const std::int64_t row_bytes = 2 * piece.copy->columns,
+                       bytes = (piece.last - piece.first) * row_bytes;
+    PENSTOCK_RETURN_IF_ERROR(
+        CudaStatus(cudaMemcpyAsync(piece.copy->to + piece.first * row_bytes, slot.buffer.start(),
+                                   static_cast<std::size_t>(bytes), cudaMemcpyHostToDevice, stream),
+                   "loading weights"));
     PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaEventRecord(slot.free, stream), "loading weights"));
     shared.Report(bytes);
   }
@@ -132,7 +134,8 @@ void Work(Shared& shared, int device) {
   cudaStream_t stream = nullptr;
   absl::Status status = CudaStatus(cudaSetDevice(device), "choosing a device");
   if (status.ok()) {
-    status = CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+    status =
+        CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
   }
   std::array<Slot, kSlots> slots;
   if (status.ok()) status = RunPieces(shared, stream, slots);
@@ -161,7 +164,8 @@ absl::Status RunWeightCopies(const std::vector<WeightCopy>& copies, const BytePr
   const unsigned count = std::clamp(std::thread::hardware_concurrency(), 1u, kMostThreads);
   std::vector<std::thread> threads;
   shared.working = static_cast<int>(count);
-  for (unsigned i = 0; i < count; ++i) threads.emplace_back([&shared, device] { Work(shared, device); });
+  for (unsigned i = 0; i < count; ++i)
+    threads.emplace_back([&shared, device] { Work(shared, device); });
   {
     // Progress is reported from this thread.
     std::unique_lock<std::mutex> lock(shared.mutex);

@@ -13,10 +13,15 @@ absl::Status Absent() {
 absl::Status CudaDeviceStatus() { return Absent(); }
 std::string CudaDeviceName() { return "no GPU"; }
 absl::StatusOr<double> MeasureCopyBandwidth() { return Absent(); }
-absl::Status CheckCudaModel(const ModelConfig&, const std::string&, const CudaModelOptions&) { return Absent(); }
+absl::Status CheckCudaModel(const ModelConfig&, const std::string&, const CudaModelOptions&) {
+  return Absent();
+}
 absl::Status CheckCudaRouter(const Router&) { return Absent(); }
-absl::StatusOr<std::unique_ptr<Model>> CreateCudaModel(const Checkpoint&, const CudaModelOptions&) { return Absent(); }
-absl::StatusOr<std::unique_ptr<Model>> CreateDummyCudaModel(const ModelConfig&, const CudaModelOptions&) {
+absl::StatusOr<std::unique_ptr<Model>> CreateCudaModel(const Checkpoint&, const CudaModelOptions&) {
+  return Absent();
+}
+absl::StatusOr<std::unique_ptr<Model>> CreateDummyCudaModel(const ModelConfig&,
+                                                            const CudaModelOptions&) {
   return Absent();
 }
 

@@ -12,7 +12,8 @@ RouterSlots::RouterSlots(std::int64_t layers, std::int64_t slots)
       slots_(static_cast<std::size_t>(slots)),
       programs_(static_cast<std::size_t>(layers * slots)) {}
 
-std::optional<int> RouterSlots::Hold(const std::shared_ptr<const LoadedRouter>& router, std::uint64_t step) {
+std::optional<int> RouterSlots::Hold(const std::shared_ptr<const LoadedRouter>& router,
+                                     std::uint64_t step) {
   for (std::size_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i].router != router) continue;
     slots_[i].last_step = step;
@@ -43,7 +44,8 @@ std::optional<int> RouterSlots::Hold(const std::shared_ptr<const LoadedRouter>& 
 void RouterSlots::Release(std::uint64_t step) {
   done_ = step;
   for (Slot& slot : slots_) {
-    if (slot.router != nullptr && slot.last_step <= done_ && slot.router.use_count() == 1) slot.router = nullptr;
+    if (slot.router != nullptr && slot.last_step <= done_ && slot.router.use_count() == 1)
+      slot.router = nullptr;
   }
 }
 

@@ -31,7 +31,9 @@ class RouterSlots {
 
   // The slots below this have been in use at some time.
   int used() const { return used_; }
-  const LoadedRouter* router(int slot) const { return slots_[static_cast<std::size_t>(slot)].router.get(); }
+  const LoadedRouter* router(int slot) const {
+    return slots_[static_cast<std::size_t>(slot)].router.get();
+  }
 
  private:
   struct Slot {

@@ -21,20 +21,24 @@ inline constexpr std::int64_t kLogitChunk = 256;
 
 // Host to device.
 struct StepInputs {
-  static constexpr std::int64_t kNumRows = 0, kNumDecodeRows = 1, kNumSequences = 2, kTableWidth = 3,
-                                kNumLogitRows = 4;
+  static constexpr std::int64_t kNumRows = 0, kNumDecodeRows = 1, kNumSequences = 2,
+                                kTableWidth = 3, kNumLogitRows = 4;
 
-  std::int32_t* counts = nullptr;       // [4 + chunks of logit rows]
-  std::int32_t* tokens = nullptr;       // [rows]: ids, or −1 − i for what logit row i of the step before gave
+  std::int32_t* counts = nullptr;  // [4 + chunks of logit rows]
+  std::int32_t* tokens =
+      nullptr;  // [rows]: ids, or −1 − i for what logit row i of the step before gave
   std::int32_t* positions = nullptr;    // [rows]
   std::int32_t* sequences = nullptr;    // [rows]: index in the plan, and of the row's block table
   std::int32_t* row_routers = nullptr;  // [rows]
   std::uint8_t* counted = nullptr;      // [rows]
   std::int32_t* logit_rows = nullptr;   // [logit rows]: the row of each
   SampleRow* samples = nullptr;         // [logit rows]
-  std::int32_t* block_tables = nullptr;  // [sequences, table width]: at the end, as long as the step wants it
+  std::int32_t* block_tables =
+      nullptr;  // [sequences, table width]: at the end, as long as the step wants it
 
-  static std::int64_t Chunks(std::int64_t logit_rows) { return (logit_rows + kLogitChunk - 1) / kLogitChunk; }
+  static std::int64_t Chunks(std::int64_t logit_rows) {
+    return (logit_rows + kLogitChunk - 1) / kLogitChunk;
+  }
   static StepInputs Lay(const StepBounds& bounds, Carver& carver) {
     StepInputs arrays;
     arrays.counts = carver.Take<std::int32_t>(kNumLogitRows + Chunks(bounds.logit_rows));

@@ -13,23 +13,26 @@ absl::Status RoutingStatus(const PlannedSequence& planned, const std::int32_t* f
   for (int i = 0; i < planned.num_rows; ++i) {
     const std::int32_t layer = failed_layer[planned.first_row + i];
     if (layer < 0) continue;
-    return MakeError(absl::StatusCode::kInternal,
-                     absl::StrCat("router \"", planned.spec->router->name, "\": non-finite logit in layer ", layer,
-                                  " at position ", planned.first_position + i),
-                     {.reason = "NON_FINITE_ROUTER_LOGIT", .field = "", .retry_after = std::nullopt});
+    return MakeError(
+        absl::StatusCode::kInternal,
+        absl::StrCat("router \"", planned.spec->router->name, "\": non-finite logit in layer ",
+                     layer, " at position ", planned.first_position + i),
+        {.reason = "NON_FINITE_ROUTER_LOGIT", .field = "", .retry_after = std::nullopt});
   }
   return absl::OkStatus();
 }
 
 absl::Status NonFiniteLogits() {
   return MakeError(absl::StatusCode::kInternal,
-                   "the model's output logits are not finite: its weights overflow in this dtype, or are damaged",
+                   "the model's output logits are not finite: its weights overflow in this dtype, "
+                   "or are damaged",
                    {.reason = "NON_FINITE_LOGITS", .field = "", .retry_after = std::nullopt});
 }
 
 }  // namespace
 
-StepReader::StepReader(const ModelSpec& spec, std::int64_t max_routers, int processors, bool telemetry)
+StepReader::StepReader(const ModelSpec& spec, std::int64_t max_routers, int processors,
+                       bool telemetry)
     : spec_(spec),
       max_routers_(max_routers),
       processors_(processors),
@@ -37,7 +40,8 @@ StepReader::StepReader(const ModelSpec& spec, std::int64_t max_routers, int proc
       expert_rows_(static_cast<std::size_t>(spec.num_layers * max_routers * spec.num_experts)),
       counters_(static_cast<std::size_t>(spec.num_layers * max_routers)) {}
 
-StepResult StepReader::Read(const StepPlan& plan, const WrittenStep& step, const StepAnswers& answers) {
+StepResult StepReader::Read(const StepPlan& plan, const WrittenStep& step,
+                            const StepAnswers& answers) {
   StepResult result;
   result.sequences.resize(plan.sequences.size());
   for (std::size_t s = 0; s < plan.sequences.size(); ++s) {
@@ -52,8 +56,8 @@ StepResult StepReader::Read(const StepPlan& plan, const WrittenStep& step, const
   return result;
 }
 
-void StepReader::ReadTokens(const StepPlan& plan, const WrittenStep& step, const StepAnswers& answers,
-                            StepResult& result) const {
+void StepReader::ReadTokens(const StepPlan& plan, const WrittenStep& step,
+                            const StepAnswers& answers, StepResult& result) const {
   for (std::size_t i = 0; i < step.logit_rows.size(); ++i) {
     const LogitRow& row = step.logit_rows[i];
     SequenceResult& sequence = result.sequences[row.sequence];
@@ -66,10 +70,11 @@ void StepReader::ReadTokens(const StepPlan& plan, const WrittenStep& step, const
     scored.token = {answers.outputs.sampled[i], answers.outputs.log_probability[i]};
     const OutputParams& output = plan.sequences[row.sequence].spec->output;
     const std::optional<int>& wanted = row.samples ? output.logprobs : output.prompt_logprobs;
-    const std::int64_t top =
-        std::min<std::int64_t>({wanted.value_or(0), answers.max_top, std::int64_t{spec_.vocab_size}});
+    const std::int64_t top = std::min<std::int64_t>(
+        {wanted.value_or(0), answers.max_top, std::int64_t{spec_.vocab_size}});
     for (std::int64_t t = 0; t < top; ++t) {
-      const std::size_t at = i * static_cast<std::size_t>(answers.max_top) + static_cast<std::size_t>(t);
+      const std::size_t at =
+          i * static_cast<std::size_t>(answers.max_top) + static_cast<std::size_t>(t);
       scored.top.push_back({answers.top_tokens[at], answers.top_log_probabilities[at]});
     }
     if (row.samples) {
@@ -81,8 +86,10 @@ void StepReader::ReadTokens(const StepPlan& plan, const WrittenStep& step, const
   }
 }
 
-void StepReader::ReadTraces(const StepPlan& plan, const StepAnswers& answers, StepResult& result) const {
-  const auto k = static_cast<std::size_t>(spec_.top_k), rows = static_cast<std::size_t>(plan.rows());
+void StepReader::ReadTraces(const StepPlan& plan, const StepAnswers& answers,
+                            StepResult& result) const {
+  const auto k = static_cast<std::size_t>(spec_.top_k),
+             rows = static_cast<std::size_t>(plan.rows());
   for (std::size_t s = 0; s < plan.sequences.size(); ++s) {
     const PlannedSequence& planned = plan.sequences[s];
     for (int i = 0; i < planned.num_rows; ++i) {
@@ -93,7 +100,8 @@ void StepReader::ReadTraces(const StepPlan& plan, const StepAnswers& answers, St
       RowTrace& trace = result.sequences[s].traces.emplace_back();
       trace.position = position;
       for (std::size_t layer = 0; layer < spec_.sparse_layers.size(); ++layer) {
-        const std::size_t first = (layer * rows + static_cast<std::size_t>(planned.first_row + i)) * k;
+        const std::size_t first =
+            (layer * rows + static_cast<std::size_t>(planned.first_row + i)) * k;
         for (std::size_t at = first; at < first + k; ++at) {
           trace.experts.push_back(static_cast<std::uint8_t>(answers.expert_ids[at]));
           trace.weights.push_back(answers.expert_weights[at]);
@@ -103,16 +111,19 @@ void StepReader::ReadTraces(const StepPlan& plan, const StepAnswers& answers, St
   }
 }
 
-void StepReader::ReadCounts(const WrittenStep& step, const StepAnswers& answers, StepResult& result) {
+void StepReader::ReadCounts(const WrittenStep& step, const StepAnswers& answers,
+                            StepResult& result) {
   for (const WrittenStep::RouterShare& share : step.routers) {
-    result.routers.push_back({.router = share.router, .rows = share.counted_rows, .router_time = {}});
+    result.routers.push_back(
+        {.router = share.router, .rows = share.counted_rows, .router_time = {}});
   }
   result.routing_steps = 0;
   if (!telemetry_) return;
   ++uncounted_steps_;
   for (const WrittenStep::RouterShare& share : step.routers) {
-    const auto known = std::find_if(uncounted_.begin(), uncounted_.end(),
-                                    [&](const WrittenStep::RouterShare& other) { return other.slot == share.slot; });
+    const auto known = std::find_if(
+        uncounted_.begin(), uncounted_.end(),
+        [&](const WrittenStep::RouterShare& other) { return other.slot == share.slot; });
     if (known == uncounted_.end()) {
       uncounted_.push_back(share);
     } else {
@@ -126,12 +137,15 @@ void StepReader::ReadCounts(const WrittenStep& step, const StepAnswers& answers,
   uncounted_.clear();
 }
 
-void StepReader::ReadRouter(const WrittenStep::RouterShare& share, const StepAnswers& answers, StepResult& result) {
+void StepReader::ReadRouter(const WrittenStep::RouterShare& share, const StepAnswers& answers,
+                            StepResult& result) {
   const auto experts = static_cast<std::size_t>(spec_.num_experts);
   std::uint64_t nanoseconds = 0;
   for (std::size_t layer = 0; layer < spec_.sparse_layers.size(); ++layer) {
-    const std::size_t now = layer * static_cast<std::size_t>(answers.routers) + static_cast<std::size_t>(share.slot);
-    const std::size_t kept = layer * static_cast<std::size_t>(max_routers_) + static_cast<std::size_t>(share.slot);
+    const std::size_t now =
+        layer * static_cast<std::size_t>(answers.routers) + static_cast<std::size_t>(share.slot);
+    const std::size_t kept =
+        layer * static_cast<std::size_t>(max_routers_) + static_cast<std::size_t>(share.slot);
     const RouterCounters after = answers.counters[now], before = counters_[kept];
     counters_[kept] = after;
     nanoseconds += after.nanoseconds - before.nanoseconds;
@@ -150,11 +164,13 @@ void StepReader::ReadRouter(const WrittenStep::RouterShare& share, const StepAns
     }
     if (share.counted_rows > 0) result.routing.push_back(std::move(counts));
   }
-  const auto own = std::find_if(result.routers.begin(), result.routers.end(),
-                                [&](const RouterStepShare& router) { return router.router == share.router; });
+  const auto own =
+      std::find_if(result.routers.begin(), result.routers.end(),
+                   [&](const RouterStepShare& router) { return router.router == share.router; });
   RouterStepShare& router = own != result.routers.end()
                                 ? *own
-                                : result.routers.emplace_back(RouterStepShare{.router = share.router, .rows = 0, .router_time = {}});
+                                : result.routers.emplace_back(RouterStepShare{
+                                      .router = share.router, .rows = 0, .router_time = {}});
   router.router_time += absl::Nanoseconds(static_cast<std::int64_t>(nanoseconds) / processors_);
 }
 

@@ -15,13 +15,14 @@ namespace penstock {
 // Host memory that a step's results were copied to.
 struct StepAnswers {
   StepOutputs outputs;
-  const std::int32_t* top_tokens = nullptr;            // [logit rows, max_top], iff wants_top
-  const float* top_log_probabilities = nullptr;        // [logit rows, max_top], iff wants_top
-  const std::int32_t* expert_ids = nullptr;            // [layers, rows, k], iff wants_traces
-  const float* expert_weights = nullptr;               // [layers, rows, k], iff wants_traces
-  const std::uint64_t* expert_rows = nullptr;          // [layers, routers, E]; null: not copied after this step
-  const RouterCounters* counters = nullptr;            // [layers, routers]
-  std::int64_t routers = 0;                            // slots copied
+  const std::int32_t* top_tokens = nullptr;      // [logit rows, max_top], iff wants_top
+  const float* top_log_probabilities = nullptr;  // [logit rows, max_top], iff wants_top
+  const std::int32_t* expert_ids = nullptr;      // [layers, rows, k], iff wants_traces
+  const float* expert_weights = nullptr;         // [layers, rows, k], iff wants_traces
+  const std::uint64_t* expert_rows =
+      nullptr;  // [layers, routers, E]; null: not copied after this step
+  const RouterCounters* counters = nullptr;  // [layers, routers]
+  std::int64_t routers = 0;                  // slots copied
   std::int64_t max_top = 0;
 };
 
@@ -35,19 +36,21 @@ class StepReader {
   StepResult Read(const StepPlan& plan, const WrittenStep& step, const StepAnswers& answers);
 
  private:
-  void ReadTokens(const StepPlan& plan, const WrittenStep& step, const StepAnswers& answers, StepResult& result) const;
+  void ReadTokens(const StepPlan& plan, const WrittenStep& step, const StepAnswers& answers,
+                  StepResult& result) const;
   void ReadTraces(const StepPlan& plan, const StepAnswers& answers, StepResult& result) const;
   void ReadCounts(const WrittenStep& step, const StepAnswers& answers, StepResult& result);
-  void ReadRouter(const WrittenStep::RouterShare& share, const StepAnswers& answers, StepResult& result);
+  void ReadRouter(const WrittenStep::RouterShare& share, const StepAnswers& answers,
+                  StepResult& result);
 
   const ModelSpec& spec_;
   const std::int64_t max_routers_;
-  const int processors_;                     // of the device, that router time is averaged over
+  const int processors_;  // of the device, that router time is averaged over
   const bool telemetry_;
   int uncounted_steps_ = 0;
   std::vector<WrittenStep::RouterShare> uncounted_;  // their routers
-  std::vector<std::uint64_t> expert_rows_;   // [layers, max_routers, E], after the last step
-  std::vector<RouterCounters> counters_;     // [layers, max_routers]
+  std::vector<std::uint64_t> expert_rows_;  // [layers, max_routers, E], after the last step
+  std::vector<RouterCounters> counters_;    // [layers, max_routers]
 };
 
 }  // namespace penstock

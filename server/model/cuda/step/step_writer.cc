@@ -13,7 +13,8 @@ namespace penstock {
 namespace {
 
 bool Penalizes(const SamplingParams& sampling) {
-  return sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 || sampling.frequency_penalty != 0;
+  return sampling.repetition_penalty != 1 || sampling.presence_penalty != 0 ||
+         sampling.frequency_penalty != 0;
 }
 
 }  // namespace
@@ -40,7 +41,8 @@ std::vector<LogitRow> StepWriter::LogitRows(const StepPlan& plan) const {
   return rows;
 }
 
-WrittenStep StepWriter::Write(const StepPlan& plan, std::vector<LogitRow> logit_rows, const StepTarget& target) {
+WrittenStep StepWriter::Write(const StepPlan& plan, std::vector<LogitRow> logit_rows,
+                              const StepTarget& target) {
   PENSTOCK_CHECK_LE(plan.sequences.size(), static_cast<std::size_t>(options_.max_sequences));
   WrittenStep step;
   step.status.resize(plan.sequences.size());
@@ -61,12 +63,14 @@ WrittenStep StepWriter::Write(const StepPlan& plan, std::vector<LogitRow> logit_
 void StepWriter::WriteRows(const StepPlan& plan, const StepTarget& target, WrittenStep& step) {
   int width = 0;
   for (const PlannedSequence& planned : plan.sequences) {
-    const int blocks = (planned.first_position + planned.num_rows + options_.block_tokens - 1) / options_.block_tokens;
+    const int blocks = (planned.first_position + planned.num_rows + options_.block_tokens - 1) /
+                       options_.block_tokens;
     PENSTOCK_CHECK_LE(static_cast<std::size_t>(blocks), planned.block_table.size());
     PENSTOCK_CHECK_LE(planned.first_position + planned.num_rows, options_.max_context);
     width = std::max(width, blocks);
   }
-  target.inputs.counts[StepInputs::kNumSequences] = static_cast<std::int32_t>(plan.sequences.size());
+  target.inputs.counts[StepInputs::kNumSequences] =
+      static_cast<std::int32_t>(plan.sequences.size());
   target.inputs.counts[StepInputs::kTableWidth] = width;
   step.table_entries = static_cast<std::int64_t>(plan.sequences.size()) * width;
   int row = 0;
@@ -76,20 +80,23 @@ void StepWriter::WriteRows(const StepPlan& plan, const StepTarget& target, Writt
     std::int32_t* table = target.inputs.block_tables + s * static_cast<std::size_t>(width);
     for (int i = 0; i < width; ++i) {
       // Blocks beyond the sequence's own are read by nobody.
-      const int block = static_cast<std::size_t>(i) < planned.block_table.size() ? planned.block_table[i] : 0;
+      const int block =
+          static_cast<std::size_t>(i) < planned.block_table.size() ? planned.block_table[i] : 0;
       PENSTOCK_CHECK(block >= 0 && block < options_.num_blocks) << "block " << block;
       table[i] = block;
     }
     const std::optional<int> slot = routers_->Hold(planned.spec->router, plan.number);
     if (!slot) {
-      step.status[s] = MakeError(absl::StatusCode::kResourceExhausted,
-                                 absl::StrCat("router \"", planned.spec->router->name,
-                                              "\": too many routers are in use on the GPU at once"),
-                                 {.reason = "ROUTERS_IN_USE", .field = {}, .retry_after = absl::Seconds(1)});
+      step.status[s] =
+          MakeError(absl::StatusCode::kResourceExhausted,
+                    absl::StrCat("router \"", planned.spec->router->name,
+                                 "\": too many routers are in use on the GPU at once"),
+                    {.reason = "ROUTERS_IN_USE", .field = {}, .retry_after = absl::Seconds(1)});
     }
     const int router = slot.value_or(0);
-    const auto share = std::find_if(step.routers.begin(), step.routers.end(),
-                                    [&](const WrittenStep::RouterShare& known) { return known.slot == router; });
+    const auto share =
+        std::find_if(step.routers.begin(), step.routers.end(),
+                     [&](const WrittenStep::RouterShare& known) { return known.slot == router; });
     WrittenStep::RouterShare& counted =
         share != step.routers.end() ? *share
                                     : step.routers.emplace_back(WrittenStep::RouterShare{
@@ -102,7 +109,8 @@ void StepWriter::WriteRows(const StepPlan& plan, const StepTarget& target, Writt
       const TokenId token = plan.token_ids[static_cast<std::size_t>(row)];
       if (token == kTokenOfPreviousStep) {
         const auto found = sampled_.find(planned.id);
-        PENSTOCK_CHECK(found != sampled_.end()) << "sequence " << planned.id << " sampled nothing in the step before";
+        PENSTOCK_CHECK(found != sampled_.end())
+            << "sequence " << planned.id << " sampled nothing in the step before";
         target.inputs.tokens[row] = -1 - found->second;
       } else {
         PENSTOCK_CHECK(token >= 0 && token < options_.vocab_size) << "token " << token;
@@ -129,11 +137,13 @@ void StepWriter::WriteSamples(const StepPlan& plan, const StepTarget& target, Wr
     const SamplingParams& sampling = spec.sampling;
     SampleRow row;
     target.inputs.logit_rows[i] = wanted.row;
-    const std::optional<int>& top = wanted.samples ? spec.output.logprobs : spec.output.prompt_logprobs;
+    const std::optional<int>& top =
+        wanted.samples ? spec.output.logprobs : spec.output.prompt_logprobs;
     row.num_top = std::min(top.value_or(0), std::min(options_.max_top, options_.vocab_size));
     step.wants_top |= row.num_top > 0;
     if (!wanted.samples) {
-      row.given_token = spec.prompt[static_cast<std::size_t>(planned.first_position) + wanted.place + 1];
+      row.given_token =
+          spec.prompt[static_cast<std::size_t>(planned.first_position) + wanted.place + 1];
       target.inputs.samples[i] = row;
       continue;
     }
@@ -160,9 +170,9 @@ void StepWriter::WriteSamples(const StepPlan& plan, const StepTarget& target, Wr
     const std::size_t num_banned = bans ? spec.stopping.stop_token_ids.size() : 0;
     if (biases + bias.size() > static_cast<std::size_t>(options_.max_token_lists) ||
         banned + num_banned > static_cast<std::size_t>(options_.max_token_lists)) {
-      step.status[wanted.sequence] =
-          absl::ResourceExhaustedError(absl::StrCat("a step holds ", options_.max_token_lists,
-                                                    " entries of logit_bias and of stop tokens, and is full"));
+      step.status[wanted.sequence] = absl::ResourceExhaustedError(
+          absl::StrCat("a step holds ", options_.max_token_lists,
+                       " entries of logit_bias and of stop tokens, and is full"));
       target.inputs.samples[i] = row;
       continue;
     }
@@ -173,7 +183,8 @@ void StepWriter::WriteSamples(const StepPlan& plan, const StepTarget& target, Wr
     }
     row.num_biases = biases - row.bias_first;
     row.banned_first = banned;
-    for (std::size_t b = 0; b < num_banned; ++b) target.banned[banned++] = spec.stopping.stop_token_ids[b];
+    for (std::size_t b = 0; b < num_banned; ++b)
+      target.banned[banned++] = spec.stopping.stop_token_ids[b];
     row.num_banned = banned - row.banned_first;
     target.inputs.samples[i] = row;
   }
@@ -197,7 +208,8 @@ int StepWriter::HistoryOf(const PlannedSequence& planned, std::uint64_t number, 
   free_histories_.pop_back();
   histories_[planned.id] = {slot, number};
   std::vector<std::int32_t> tokens(planned.spec->prompt.begin(), planned.spec->prompt.end());
-  if (planned.output != nullptr) tokens.insert(tokens.end(), planned.output->begin(), planned.output->end());
+  if (planned.output != nullptr)
+    tokens.insert(tokens.end(), planned.output->begin(), planned.output->end());
   step.histories.emplace_back(slot, std::move(tokens));
   return slot;
 }

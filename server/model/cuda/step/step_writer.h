@@ -25,7 +25,8 @@ struct LogitRow {
 
 // What the host remembers of a step until its results are there.
 struct WrittenStep {
-  std::vector<absl::Status> status;  // [sequences]: not OK: the step computes its rows, and drops them
+  std::vector<absl::Status>
+      status;  // [sequences]: not OK: the step computes its rows, and drops them
   std::vector<LogitRow> logit_rows;
   struct RouterShare {
     int slot = 0;
@@ -35,7 +36,7 @@ struct WrittenStep {
   std::vector<RouterShare> routers;  // in order of first row
   bool wants_top = false, wants_traces = false;
   std::int64_t table_entries = 0;  // of the block tables
-  int list_entries = 0;    // of bias and ban lists
+  int list_entries = 0;            // of bias and ban lists
   // Histories to bring to the device before the step: slot and tokens (prompt, then output).
   std::vector<std::pair<int, std::vector<std::int32_t>>> histories;
 };
@@ -43,13 +44,14 @@ struct WrittenStep {
 // Host memory that the arrays are written to; sized for the options' bounds.
 struct StepTarget {
   StepInputs inputs;
-  std::int32_t* bias_tokens = nullptr;   // [max_token_lists]
-  float* biases = nullptr;               // [max_token_lists]
-  std::int32_t* banned = nullptr;        // [max_token_lists]
+  std::int32_t* bias_tokens = nullptr;  // [max_token_lists]
+  float* biases = nullptr;              // [max_token_lists]
+  std::int32_t* banned = nullptr;       // [max_token_lists]
 };
 
 struct StepWriterOptions {
-  int vocab_size = 0, block_tokens = 0, max_context = 0, max_sequences = 0, max_top = 0, max_token_lists = 0;
+  int vocab_size = 0, block_tokens = 0, max_context = 0, max_sequences = 0, max_top = 0,
+      max_token_lists = 0;
   std::int64_t num_blocks = 0;
 };
 
@@ -64,7 +66,8 @@ class StepWriter {
 
   // `target.inputs` is laid out for at least the plan's rows and its logit rows. Rows beyond are
   // padding, and are not written.
-  WrittenStep Write(const StepPlan& plan, std::vector<LogitRow> logit_rows, const StepTarget& target);
+  WrittenStep Write(const StepPlan& plan, std::vector<LogitRow> logit_rows,
+                    const StepTarget& target);
 
  private:
   void WriteRows(const StepPlan& plan, const StepTarget& target, WrittenStep& step);

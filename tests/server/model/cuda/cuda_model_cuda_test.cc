@@ -1,6 +1,4 @@
 // The GPU backend held against the reference backend.
-#include "server/model/cuda/cuda_model.h"
-
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -10,6 +8,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/model/cuda/cuda_model.h"
 #include "tests/server/model/reference/model_runner.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/tiny_checkpoint.h"
@@ -46,7 +45,8 @@ TinyCheckpointOptions Small() {
 
 std::vector<Shape> Shapes() {
   std::vector<Shape> shapes = {{"Small", Small()}};
-  // Qwen1.5-MoE's proportions: as many KV heads as heads, head_dim 128, four slices of shared expert.
+  // Qwen1.5-MoE's proportions: as many KV heads as heads, head_dim 128, four slices of shared
+  // expert.
   TinyCheckpointOptions qwen = Small();
   qwen.hidden_size = 256;
   qwen.heads = qwen.kv_heads = 2;
@@ -56,7 +56,8 @@ std::vector<Shape> Shapes() {
   qwen.moe_intermediate_size = 64;
   qwen.shared_intermediate_size = 256;
   shapes.push_back({"QwenLike", qwen});
-  // The demo model's: three query heads to a KV head, tied embeddings, no biases, a wide shared expert.
+  // The demo model's: three query heads to a KV head, tied embeddings, no biases, a wide shared
+  // expert.
   TinyCheckpointOptions demo = Small();
   demo.hidden_size = 192;
   demo.heads = 3;
@@ -84,7 +85,9 @@ CudaModelOptions SmallOptions() {
 
 RunnerOptions OnGpu(const CudaModelOptions& cuda = SmallOptions()) {
   RunnerOptions options;
-  options.make_model = [cuda](const Checkpoint& checkpoint) { return CreateCudaModel(checkpoint, cuda); };
+  options.make_model = [cuda](const Checkpoint& checkpoint) {
+    return CreateCudaModel(checkpoint, cuda);
+  };
   options.device = at::kCUDA;
   options.scheduler.max_batch = 24;
   options.scheduler.token_budget = 376;
@@ -102,7 +105,8 @@ RunnerOptions OnCpu(const std::string& dtype) {
 std::vector<TokenId> RandomTokens(int count, std::uint64_t seed, int vocab = 500) {
   std::mt19937_64 random(seed);
   std::vector<TokenId> tokens;
-  for (int i = 0; i < count; ++i) tokens.push_back(static_cast<TokenId>(random() % static_cast<std::uint64_t>(vocab)));
+  for (int i = 0; i < count; ++i)
+    tokens.push_back(static_cast<TokenId>(random() % static_cast<std::uint64_t>(vocab)));
   return tokens;
 }
 
@@ -135,13 +139,15 @@ class CudaModelTest : public ::testing::TestWithParam<Shape> {
   TemporaryFolder folder_;
 };
 
-// bf16 has no fixed bar: where two experts nearly tie, one rounding flips them, and single log-probabilities move by much.
-// So the GPU is held against the reference in fp32 by the distance that the reference has in bf16 itself: it rounds at
-// the same places, in another order of sums. Over hundreds of positions the two means agree within a third.
+// bf16 has no fixed bar: where two experts nearly tie, one rounding flips them, and single
+// log-probabilities move by much. So the GPU is held against the reference in fp32 by the distance
+// that the reference has in bf16 itself: it rounds at the same places, in another order of sums.
+// Over hundreds of positions the two means agree within a third.
 constexpr double kOfReference = 1.35;
 
 TEST_P(CudaModelTest, ScoresAPromptAsCloseToFp32AsTheReferenceInBf16) {
-  ModelRunner gpu(folder(), OnGpu()), narrow(folder(), OnCpu("bfloat16")), exact(folder(), OnCpu("float32"));
+  ModelRunner gpu(folder(), OnGpu()), narrow(folder(), OnCpu("bfloat16")),
+      exact(folder(), OnCpu("float32"));
   double of_gpu = 0, of_narrow = 0;
   int same_top = 0, narrow_same_top = 0, positions = 0;
   for (const int length : {1, 2, 15, 16, 17, 63, 64, 65, 130, 333}) {
@@ -159,15 +165,18 @@ TEST_P(CudaModelTest, ScoresAPromptAsCloseToFp32AsTheReferenceInBf16) {
     }
   }
   RecordProperty("mean_difference_micro", static_cast<int>(1e6 * of_gpu / positions));
-  EXPECT_LE(of_gpu, kOfReference * of_narrow) << of_gpu / positions << " against " << of_narrow / positions;
+  EXPECT_LE(of_gpu, kOfReference * of_narrow)
+      << of_gpu / positions << " against " << of_narrow / positions;
   EXPECT_GE(same_top, narrow_same_top - positions / 20) << "of " << positions;
 }
 
 TEST_P(CudaModelTest, DecodesWhatTheReferenceScoresAlike) {
-  ModelRunner gpu(folder(), OnGpu()), narrow(folder(), OnCpu("bfloat16")), exact(folder(), OnCpu("float32"));
+  ModelRunner gpu(folder(), OnGpu()), narrow(folder(), OnCpu("bfloat16")),
+      exact(folder(), OnCpu("float32"));
   double of_gpu = 0, of_narrow = 0;
   for (const int length : {1, 7, 31, 100}) {
-    SequenceSpec spec = GreedySpec(RandomTokens(length, 77 + static_cast<std::uint64_t>(length)), 60);
+    SequenceSpec spec =
+        GreedySpec(RandomTokens(length, 77 + static_cast<std::uint64_t>(length)), 60);
     const RunnerAnswer decoded = gpu.Answer(spec);
     ASSERT_TRUE(decoded.error.ok()) << decoded.error;
     ASSERT_THAT(decoded.tokens, SizeIs(60));
@@ -186,14 +195,16 @@ TEST_P(CudaModelTest, CountsEveryRowOnceAndExactly) {
   ModelRunner gpu(folder(), OnGpu());
   std::vector<SequenceId> ids;
   for (int i = 0; i < 5; ++i) {
-    SequenceSpec spec = GreedySpec(RandomTokens(20 + 11 * i, 5 + static_cast<std::uint64_t>(i)), 9 + i);
+    SequenceSpec spec =
+        GreedySpec(RandomTokens(20 + 11 * i, 5 + static_cast<std::uint64_t>(i)), 9 + i);
     spec.output.prompt_trace = spec.output.router_trace = true;
     spec.bypass_cache = true;
     ids.push_back(gpu.Add(std::move(spec)));
   }
   gpu.Run();
   const ModelSpec& spec = gpu.model().spec();
-  const auto experts = static_cast<std::size_t>(spec.num_experts), k = static_cast<std::size_t>(spec.top_k);
+  const auto experts = static_cast<std::size_t>(spec.num_experts),
+             k = static_cast<std::size_t>(spec.top_k);
   std::map<int, std::vector<std::int64_t>> counted, traced;
   std::map<int, std::int64_t> rows;
   std::int64_t traced_rows = 0;
@@ -226,7 +237,8 @@ TEST_P(CudaModelTest, CountsEveryRowOnceAndExactly) {
   ASSERT_THAT(rows, SizeIs(spec.num_layers));
   for (const auto& [layer, count] : rows) EXPECT_EQ(count, traced_rows) << layer;
   EXPECT_GT(entropy, 0);
-  EXPECT_LE(entropy, std::log(spec.num_experts) * static_cast<double>(traced_rows * spec.num_layers));
+  EXPECT_LE(entropy,
+            std::log(spec.num_experts) * static_cast<double>(traced_rows * spec.num_layers));
   if (!GetParam().options.norm_topk_prob) {
     EXPECT_NEAR(mass, traced_mass, 1e-3 * traced_mass);
   }
@@ -243,7 +255,9 @@ TEST_P(CudaModelTest, ARequestGetsTheSameBitsAloneAndAmongOthers) {
   const RunnerAnswer by_itself = alone.Answer(spec);
   ModelRunner gpu(folder(), OnGpu());
   std::vector<SequenceId> others;
-  for (int i = 0; i < 5; ++i) others.push_back(gpu.Add(GreedySpec(RandomTokens(10, 40 + static_cast<std::uint64_t>(i)), 20 + i)));
+  for (int i = 0; i < 5; ++i)
+    others.push_back(
+        gpu.Add(GreedySpec(RandomTokens(10, 40 + static_cast<std::uint64_t>(i)), 20 + i)));
   const SequenceId id = gpu.Add(spec);
   gpu.Run();
   ASSERT_THAT(gpu.answer(id).tokens, SizeIs(24));
@@ -337,7 +351,8 @@ TEST_P(CudaModelTest, SamplingOptionsActOnTheTokenThatIsStillBeingFedBack) {
   spec.sampling.frequency_penalty = 1000;
   const std::vector<TokenId> tokens = gpu.Answer(spec).token_ids();
   ASSERT_THAT(tokens, SizeIs(40));
-  EXPECT_THAT(std::set<TokenId>(tokens.begin(), tokens.end()), SizeIs(40)) << "a token that was just drawn came again";
+  EXPECT_THAT(std::set<TokenId>(tokens.begin(), tokens.end()), SizeIs(40))
+      << "a token that was just drawn came again";
 
   spec.sampling.frequency_penalty = 0;
   spec.sampling.logit_bias = {{7, 600}, {7, 600}, {9, 1000}};
@@ -361,7 +376,9 @@ TEST_P(CudaModelTest, DrawsForASeedAreItsOwn) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaModelTest, ::testing::ValuesIn(Shapes()),
-                         [](const ::testing::TestParamInfo<Shape>& info) { return info.param.name; });
+                         [](const ::testing::TestParamInfo<Shape>& info) {
+                           return info.param.name;
+                         });
 
 TEST(CudaModelSizeTest, ACacheTooSmallForOneContextSaysWhatToChange) {
   TemporaryFolder folder;
@@ -371,7 +388,8 @@ TEST(CudaModelSizeTest, ACacheTooSmallForOneContextSaysWhatToChange) {
   const auto model = CreateCudaModel(**Checkpoint::Open(folder.path()), options);
   EXPECT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(model.status().message()),
-              AllOf(HasSubstr("engine.kv_memory"), HasSubstr("free"), HasSubstr("lower engine.max_context")));
+              AllOf(HasSubstr("engine.kv_memory"), HasSubstr("free"),
+                    HasSubstr("lower engine.max_context")));
 }
 
 TEST(CudaModelSizeTest, WeightsBeyondTheMemorySayHowMuchWasFreeAndWanted) {

@@ -58,15 +58,16 @@ class StepWriterTest : public ::testing::Test {
   }
 
   // Adds a sequence's rows to the plan.
-  PlannedSequence& Add(StepPlan& plan, SequenceId id, int first_position, std::vector<TokenId> tokens,
-                       const std::shared_ptr<SequenceSpec>& spec) {
+  PlannedSequence& Add(StepPlan& plan, SequenceId id, int first_position,
+                       std::vector<TokenId> tokens, const std::shared_ptr<SequenceSpec>& spec) {
     PlannedSequence& planned = plan.sequences.emplace_back();
     planned.id = id;
     planned.spec = spec;
     planned.first_row = plan.rows();
     planned.num_rows = static_cast<int>(tokens.size());
     planned.first_position = first_position;
-    for (int p = 0; p <= first_position + planned.num_rows - 1; p += 16) planned.block_table.push_back(10 * static_cast<int>(id) + p / 16);
+    for (int p = 0; p <= first_position + planned.num_rows - 1; p += 16)
+      planned.block_table.push_back(10 * static_cast<int>(id) + p / 16);
     for (const TokenId token : tokens) {
       plan.positions.push_back(first_position++);
       plan.token_ids.push_back(token);
@@ -81,7 +82,9 @@ class StepWriterTest : public ::testing::Test {
     return spec;
   }
 
-  WrittenStep Write(const StepPlan& plan) { return writer_.Write(plan, writer_.LogitRows(plan), target_); }
+  WrittenStep Write(const StepPlan& plan) {
+    return writer_.Write(plan, writer_.LogitRows(plan), target_);
+  }
 
   template <typename T>
   static std::vector<T> First(const T* values, std::size_t count) {
@@ -111,7 +114,8 @@ TEST_F(StepWriterTest, RowsCarryTokensPositionsAndTables) {
   Add(plan, 2, 0, {4, 5}, Spec({4, 5, 6}));
   plan.decode_rows = 1;
   const WrittenStep step = Write(plan);
-  EXPECT_THAT(First(target_.inputs.counts, 5), ElementsAre(3, 1, 2, 2, 1)) << "rows, decode rows, sequences, width, logits";
+  EXPECT_THAT(First(target_.inputs.counts, 5), ElementsAre(3, 1, 2, 2, 1))
+      << "rows, decode rows, sequences, width, logits";
   EXPECT_THAT(First(target_.inputs.tokens, 3), ElementsAre(7, 4, 5));
   EXPECT_THAT(First(target_.inputs.positions, 3), ElementsAre(30, 0, 1));
   EXPECT_THAT(First(target_.inputs.sequences, 3), ElementsAre(0, 1, 1));
