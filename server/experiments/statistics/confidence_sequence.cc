@@ -71,7 +71,7 @@ std::optional<Comparison> ConfidenceSequence::Compare(const ArmEstimate& treatme
   if (control.value * control.value > c * c * v0) {
     const double size = std::abs(control.value);
     const Interval ratios = RatiosWithin(treatment.value, v1, control.value, v0, c);
-    Comparison::Relative& relative = comparison.relative.emplace();
+    RelativeComparison& relative = comparison.relative.emplace();
     relative.difference = comparison.difference / size;
     relative.interval = control.value > 0 ? Interval{ratios.lower - 1, ratios.upper - 1}
                                           : Interval{1 - ratios.upper, 1 - ratios.lower};

@@ -42,6 +42,13 @@ struct Interval {
   bool Contains(double value) const { return lower <= value && value <= upper; }
 };
 
+// A comparison in parts of |control|.
+struct RelativeComparison {
+  double difference = 0;
+  Interval interval;  // by Fieller (J. R. Stat. Soc. B 16, 1954); leaves out 0 as the other does
+  double detectable = 0;
+};
+
 struct Comparison {
   double difference = 0;  // treatment − control
   double standard_error = 0;
@@ -51,14 +58,7 @@ struct Comparison {
   // with as many units as now in four of five experiments.
   double detectable = 0;
 
-  // The same in parts of |control|. Unset while control's own value is not told from zero.
-  struct Relative {
-    double difference = 0;
-    Interval
-        interval;  // by Fieller (J. R. Stat. Soc. B 16, 1954): leaves out 0 where `interval` does
-    double detectable = 0;
-  };
-  std::optional<Relative> relative;
+  std::optional<RelativeComparison> relative;  // unset while control is not told from zero
 };
 
 class ConfidenceSequence {
