@@ -206,7 +206,8 @@ TEST_F(UnaryTest, TokenizeRendersChats) {
   message->set_content("hi");
   grpc::ClientContext context;
   v1::TokenizeResponse tokens;
-  ASSERT_TRUE(inference_->Tokenize(&context, request, &tokens).ok());
+  const grpc::Status status = inference_->Tokenize(&context, request, &tokens);
+  ASSERT_TRUE(status.ok()) << status.error_code() << ": " << status.error_message();
   ASSERT_EQ(tokens.ids_size(), 9);  // <|im_start|> u s e r \n h i <|im_end|>
   EXPECT_EQ(tokens.ids(0), 257);
   EXPECT_EQ(tokens.ids(8), 258);
