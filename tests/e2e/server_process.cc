@@ -88,13 +88,9 @@ const TinyModel& TinyModel::Get() {
 }
 
 TinyModel::TinyModel() {
-  static const TemporaryFolder* const home =
-      new TemporaryFolder;  // goes with the process' own clean-up below
-  folder_ = home->path();
-  std::atexit([] { std::filesystem::remove_all(TinyModel::Get().folder()); });
-  const std::string model = folder_ + "/model";
+  const std::string model = folder() + "/model";
   std::filesystem::create_directories(model);
-  std::filesystem::create_directories(folder_ + "/routers");
+  std::filesystem::create_directories(folder() + "/routers");
   TinyCheckpointOptions options;
   options.vocab_size = 272;
   options.max_position_embeddings = 512;
@@ -113,17 +109,17 @@ TinyModel::TinyModel() {
   for (const std::string& kind : kinds_) {
     const ProgramResult made =
         RunProgram("penstock", {"routers", "init", kind, "--model", model, "--out",
-                                folder_ + "/routers/" + kind, "--seed", "3"});
+                                folder() + "/routers/" + kind, "--seed", "3"});
     PENSTOCK_CHECK(made.exit_code == 0) << made.output;
   }
 }
 
 std::string TinyModel::Config(const std::string& more) const {
   std::string text = "listen: {grpc: '127.0.0.1:0', http: '127.0.0.1:0', ops: '127.0.0.1:0'}\n";
-  text += "model: {path: " + folder_ + "/model}\n";
+  text += "model: {path: " + folder() + "/model}\n";
   text += "engine: {max_batch: 64, max_context: 256, prefill_chunk: 64, kv_memory: 32MiB}\n";
   text += "limits: {max_prompt_tokens: 200, max_new_tokens: 200}\n";
-  text += "routers:\n  root: " + folder_ + "/routers\n  load:\n";
+  text += "routers:\n  root: " + folder() + "/routers\n  load:\n";
   for (const std::string& kind : kinds_) {
     if (kind != "linear") text += "    - {name: " + kind + ", path: " + kind + "}\n";
   }

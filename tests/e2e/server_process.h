@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "clients/cpp/client.h"
+#include "tests/support/temporary_folder.h"
 
 namespace penstock {
 
@@ -30,7 +31,7 @@ class TinyModel {
  public:
   static const TinyModel& Get();
 
-  const std::string& folder() const { return folder_; }
+  const std::string& folder() const { return home_.path(); }
   const std::vector<std::string>& kinds() const {
     return kinds_;
   }  // as `penstock routers list` names them
@@ -40,7 +41,7 @@ class TinyModel {
  private:
   TinyModel();
 
-  std::string folder_;
+  TemporaryFolder home_;
   std::vector<std::string> kinds_;
 };
 

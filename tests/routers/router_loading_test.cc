@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "routers/package/fingerprint.h"
 #include "tests/routers/sample_routers.h"
+#include "tests/support/temporary_folder.h"
 
 namespace penstock {
 namespace {
@@ -20,8 +21,9 @@ class RouterLoadingTest : public testing::TestWithParam<std::string> {};
 TEST_P(RouterLoadingTest, RoutesFromDiskAsFromMemory) {
   const RouterModel model = sample::Model();
   const RouterPackage package = sample::Package(GetParam(), model);
-  const std::string folder = testing::TempDir() + "/penstock.loading." + GetParam();
-  ASSERT_TRUE(SaveRouterPackage(package, folder, /*replace=*/true).ok());
+  const TemporaryFolder home;
+  const std::string folder = home / "package";
+  ASSERT_TRUE(SaveRouterPackage(package, folder, /*replace=*/false).ok());
   const auto read = LoadRouterPackage(folder, RouterRegistry::Global().catalogue(), model);
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(PackageFingerprint(*read), PackageFingerprint(package));
