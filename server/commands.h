@@ -13,6 +13,7 @@ inline constexpr int kExitUsage = 2;
 // Each sets `*exit_code` when its command was given and has run.
 void AddServeCommand(CLI::App* app, int* exit_code);
 void AddCheckConfigCommand(CLI::App* app, int* exit_code);
+void AddAssignCommand(CLI::App* app, int* exit_code);
 void AddRoutersCommand(CLI::App* app, int* exit_code);
 void AddDemoModelCommand(CLI::App* app, int* exit_code);
 void AddBenchCommand(CLI::App* app, int* exit_code);

@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   int exit_code = penstock::kExitOk;
   penstock::AddServeCommand(&app, &exit_code);
   penstock::AddCheckConfigCommand(&app, &exit_code);
+  penstock::AddAssignCommand(&app, &exit_code);
   penstock::AddRoutersCommand(&app, &exit_code);
   penstock::AddDemoModelCommand(&app, &exit_code);
   penstock::AddBenchCommand(&app, &exit_code);

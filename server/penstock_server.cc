@@ -256,6 +256,12 @@ class Server final : public PenstockServer {
     for (const auto& [tenant, entry] : policy->tenants) {
       if (entry.routing.pin == name) return absl::StrCat("tenant ", tenant, " is pinned to it");
     }
+    for (const Experiment& experiment : policy->experiments) {
+      for (const Arm& arm : experiment.arms) {
+        if (arm.router != name) continue;
+        return absl::StrCat("it is arm ", arm.name, " of experiment ", experiment.name);
+      }
+    }
     return "";
   }
 

@@ -1,6 +1,46 @@
 #include "server/policy_of_config.h"
 
+#include "server/config/duration.h"
+#include "server/config/values.h"
+
 namespace penstock {
+namespace {
+
+UnitKind UnitKindOf(v1::ExperimentConfig::Unit unit) {
+  switch (unit) {
+    case v1::ExperimentConfig::UNIT_TENANT:
+      return UnitKind::kTenant;
+    case v1::ExperimentConfig::UNIT_SESSION:
+      return UnitKind::kSession;
+    case v1::ExperimentConfig::UNIT_REQUEST:
+      return UnitKind::kRequest;
+    default:
+      return UnitKind::kUser;
+  }
+}
+
+Experiment ExperimentOf(const v1::ExperimentConfig& config) {
+  Experiment experiment;
+  experiment.name = config.name();
+  experiment.audience = {config.audience().tenants().begin(), config.audience().tenants().end()};
+  experiment.unit = UnitKindOf(config.unit());
+  experiment.range_first = config.range().first();
+  experiment.range_size = config.range().size();
+  experiment.exposed = ParseExposure(config.exposure(), config.range().size()).value_or(0);
+  experiment.salt = config.salt();
+  for (const v1::ArmConfig& arm : config.arms()) {
+    experiment.arms.push_back({arm.name(), arm.router(), arm.share(), arm.halted()});
+  }
+  experiment.control = config.control();
+  experiment.start = ParseTimestamp(config.start()).value_or(absl::InfinitePast());
+  experiment.end = ParseTimestamp(config.end()).value_or(absl::InfiniteFuture());
+  if (config.mode() == v1::ExperimentConfig::MODE_SWITCHBACK) {
+    experiment.switchback_slice = ToDuration(config.switchback().slice());
+  }
+  return experiment;
+}
+
+}  // namespace
 
 Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name,
                       int max_context) {
@@ -20,6 +60,10 @@ Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_n
                    .max_logprobs = limits.max_logprobs(),
                    .max_prompt_bytes = limits.max_message_bytes(),
                    .max_response_queue = limits.max_stream_queue()};
+  policy.traffic_salt = config.experiments().traffic_salt();
+  for (const v1::ExperimentConfig& experiment : config.experiments().list()) {
+    policy.experiments.push_back(ExperimentOf(experiment));
+  }
   policy.tenants["default"];
   for (const v1::TenantConfig& tenant : config.tenants()) {
     TenantPolicy& entry = policy.tenants[tenant.name()];

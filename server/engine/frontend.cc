@@ -38,8 +38,9 @@ struct Checked {
   RequestBounds bounds;
   std::vector<TokenId> prompt;
   int priority = 5;
+  std::string request_id;  // made where the caller gave none
+  RouterChoice choice;
   std::shared_ptr<const LoadedRouter> router;
-  std::string reason;
 };
 
 absl::Status StatusOfFinish(const SequenceEvent& event) {
@@ -209,15 +210,56 @@ class FrontendImpl final : public Frontend {
                        "the request's deadline passed before it was taken",
                        {.reason = "DEADLINE", .field = {}, .retry_after = {}});
     }
-    PENSTOCK_ASSIGN_OR_RETURN(
-        const RouterChoice choice,
-        AssignRouter(router, tenant, checked.tenant->routing, policy.default_router));
-    PENSTOCK_ASSIGN_OR_RETURN(checked.router, routers_->Find(choice.router));
-    checked.reason = choice.reason;
+    checked.request_id = request_id.empty() ? MakeRequestId() : request_id;
+    AssignmentQuery query;
+    query.router = router;
+    query.tenant = tenant;
+    query.session_id = session_id;
+    query.user = user;
+    query.request_id = checked.request_id;
+    query.time = clock_->Now();
+    PENSTOCK_RETURN_IF_ERROR(ChooseRouter(query, &checked));
     PENSTOCK_RETURN_IF_ERROR(CheckPromptBytes(prompt, checked.bounds));
     PENSTOCK_ASSIGN_OR_RETURN(checked.prompt, TokenizePrompt(text_, prompt));
     PENSTOCK_RETURN_IF_ERROR(CheckPromptTokens(checked.prompt, checked.bounds));
     return checked;
+  }
+
+  // A router that was loaded meanwhile may have changed the revision: the choice is then made anew,
+  // so that a reply never names a revision that its router is not of.
+  absl::Status ChooseRouter(const AssignmentQuery& query, Checked* checked) {
+    while (true) {
+      const std::uint64_t generation = routers_->generation();
+      PENSTOCK_ASSIGN_OR_RETURN(
+          checked->choice,
+          AssignerOf(checked->policy, generation)->Assign(query, checked->tenant->routing));
+      PENSTOCK_ASSIGN_OR_RETURN(checked->router, routers_->Find(checked->choice.router));
+      if (routers_->generation() == generation) return absl::OkStatus();
+    }
+  }
+
+  std::shared_ptr<const Assigner> AssignerOf(const std::shared_ptr<const Policy>& policy,
+                                             std::uint64_t generation) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      if (assigner_ != nullptr && assigner_policy_ == policy &&
+          assigner_generation_ == generation) {
+        return assigner_;
+      }
+    }
+    Assigner::Options options;
+    options.default_router = policy->default_router;
+    options.traffic_salt = policy->traffic_salt;
+    options.experiments = policy->experiments;
+    for (const auto& router : routers_->List()) {
+      options.fingerprints[router->name] = router->fingerprint;
+    }
+    auto assigner = std::make_shared<const Assigner>(std::move(options));
+    std::lock_guard<std::mutex> lock(mutex_);
+    assigner_ = assigner;
+    assigner_policy_ = policy;
+    assigner_generation_ = generation;
+    return assigner;
   }
 
   absl::Status StartGenerate(const GenerateCall& call, const std::shared_ptr<LiveRequest>& live,
@@ -290,15 +332,15 @@ class FrontendImpl final : public Frontend {
     live->session_id = call.session_id;
     live->user = call.user;
     live->arrival = arrival;
-    live->admission = {.request_id = call.request_id,
+    live->admission = {.request_id = checked.request_id,
                        .model = checked.policy->model_name,
                        .assignment = {.router = checked.router->name,
                                       .fingerprint = checked.router->fingerprint,
-                                      .reason = checked.reason,
-                                      .experiment = {},
-                                      .arm = {},
-                                      .revision = {},
-                                      .bucket = -1},
+                                      .reason = checked.choice.reason,
+                                      .experiment = checked.choice.experiment,
+                                      .arm = checked.choice.arm,
+                                      .revision = checked.choice.revision,
+                                      .bucket = checked.choice.bucket},
                        .prompt_tokens = static_cast<int>(checked.prompt.size())};
     if (checked.policy->log_prompts) {
       live->prompt_text = text_.tokenizer->Decode(checked.prompt, /*skip_special=*/false);
@@ -329,7 +371,6 @@ class FrontendImpl final : public Frontend {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       live->number = ++last_number_;
-      if (live->admission.request_id.empty()) live->admission.request_id = MakeRequestId();
       for (int choice = 0; choice < choices; ++choice) {
         SequenceSpec sequence = spec;
         sequence.id = MakeSequenceId(live->number, choice);
@@ -505,6 +546,10 @@ class FrontendImpl final : public Frontend {
     event.tenant = live.caller.tenant;
     event.router = assignment.router;
     event.code = code;
+    event.experiment = assignment.experiment;
+    event.revision = assignment.revision;
+    event.arm = assignment.arm;
+    event.reason = assignment.reason;
     event.prompt_tokens = summary.prompt_tokens;
     event.cached_prompt_tokens = summary.cached_prompt_tokens;
     event.generated_tokens = summary.completion_tokens;
@@ -519,6 +564,9 @@ class FrontendImpl final : public Frontend {
          {"tenant", live.caller.tenant},
          {"router", assignment.router},
          {"reason", assignment.reason},
+         {"experiment", assignment.experiment},
+         {"arm", assignment.arm},
+         {"revision", assignment.revision},
          {"code", code},
          {"finish", live.finish},
          {"prompt_tokens", std::int64_t{summary.prompt_tokens}},
@@ -537,9 +585,7 @@ class FrontendImpl final : public Frontend {
     return random_();
   }
 
-  std::string MakeRequestId() {
-    return absl::StrCat(absl::Hex(random_(), absl::kZeroPad16));
-  }  // under mutex_
+  std::string MakeRequestId() { return absl::StrCat(absl::Hex(RandomSeed(), absl::kZeroPad16)); }
 
   Engine* const engine_;
   RouterSet* const routers_;
@@ -550,6 +596,10 @@ class FrontendImpl final : public Frontend {
 
   mutable std::mutex mutex_;
   std::shared_ptr<const Policy> policy_;
+  // Made from this policy and the routers of this generation.
+  std::shared_ptr<const Assigner> assigner_;
+  std::shared_ptr<const Policy> assigner_policy_;
+  std::uint64_t assigner_generation_ = 0;
   std::mt19937_64 random_;
   absl::flat_hash_map<std::uint64_t, std::shared_ptr<LiveRequest>> live_;
   std::uint64_t last_number_ = 0;

@@ -7,8 +7,10 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "server/experiments/assigner.h"
+#include "server/experiments/experiment.h"
 
 namespace penstock {
 
@@ -38,6 +40,8 @@ struct TenantPolicy {
 struct Policy {
   Limits limits;
   std::string default_router;  // of requests that name none, whose tenant has no pin
+  std::string traffic_salt;
+  std::vector<Experiment> experiments;
   std::map<std::string, TenantPolicy> tenants;  // `default` is always known
   bool log_prompts = false;
   std::string model_name;

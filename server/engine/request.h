@@ -75,7 +75,7 @@ struct ScoreCall {
 
 struct RouterAssignment {
   std::string router, fingerprint;
-  std::string reason;  // "explicit", "pinned", "experiment", "halted" or "default"
+  std::string reason;  // as RouterChoice's
   std::string experiment, arm, revision;
   int bucket = -1;
 };

@@ -71,6 +71,7 @@ absl::StatusOr<RouterSet::Loaded> RouterSet::Load(const std::string& name, const
   {
     std::lock_guard<std::mutex> lock(mutex_);
     result.replaced = std::exchange(routers_[name], result.router);
+    ++generation_;
     names = NamesLocked();
   }
   Changed(names);
@@ -93,6 +94,7 @@ absl::Status RouterSet::Unload(const std::string& name) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     routers_.erase(name);
+    ++generation_;
     names = NamesLocked();
   }
   Changed(names);
@@ -104,6 +106,11 @@ std::vector<std::shared_ptr<const LoadedRouter>> RouterSet::List() const {
   std::vector<std::shared_ptr<const LoadedRouter>> routers;
   for (const auto& [name, router] : routers_) routers.push_back(router);
   return routers;
+}
+
+std::uint64_t RouterSet::generation() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return generation_;
 }
 
 absl::Status RouterSet::UnknownLocked(const char* field, const std::string& name) const {

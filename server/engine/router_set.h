@@ -1,6 +1,7 @@
 // The routers that are loaded now, by name.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -52,6 +53,9 @@ class RouterSet {
   // Sorted by name.
   std::vector<std::shared_ptr<const LoadedRouter>> List() const;
 
+  // Rises with every change: what was derived from the routers at another one is out of date.
+  std::uint64_t generation() const;
+
  private:
   void Changed(const std::vector<std::string>& names) const;
   std::vector<std::string> NamesLocked() const;
@@ -63,6 +67,7 @@ class RouterSet {
   std::mutex loading_;  // one load at a time, off mutex_: reading a package may take seconds
   std::map<std::string, std::shared_ptr<const LoadedRouter>> routers_;
   const std::string own_name_;
+  std::uint64_t generation_ = 0;  // guarded by mutex_
 };
 
 }  // namespace penstock

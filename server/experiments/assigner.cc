@@ -142,17 +142,4 @@ RouterChoice Assigner::DrawArm(const Prepared& prepared, const AssignmentQuery& 
   return choice;
 }
 
-absl::StatusOr<RouterChoice> AssignRouter(const std::string& requested, const std::string& tenant,
-                                          const TenantRouting& routing,
-                                          const std::string& default_router) {
-  AssignmentQuery query;
-  query.router = requested;
-  query.tenant = tenant;
-  return Assigner({.default_router = default_router,
-                   .traffic_salt = {},
-                   .experiments = {},
-                   .fingerprints = {}})
-      .Assign(query, routing);
-}
-
 }  // namespace penstock

@@ -94,9 +94,4 @@ class Assigner {
   std::map<std::string, std::string> revisions_;
 };
 
-// Assign without experiments.
-absl::StatusOr<RouterChoice> AssignRouter(const std::string& requested, const std::string& tenant,
-                                          const TenantRouting& routing,
-                                          const std::string& default_router);
-
 }  // namespace penstock

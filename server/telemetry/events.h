@@ -41,7 +41,8 @@ struct StepEvent {
   std::int64_t rows = 0;
   std::vector<RouterStepShare> routers;  // those with rows in the step
   std::vector<RoutingCounts> routing;    // per router and layer
-  int routing_steps = 1;                 // steps that `routing` covers: a GPU's counters are not read after every one
+  int routing_steps =
+      1;  // steps that `routing` covers: a GPU's counters are not read after every one
   std::vector<TokenGap> gaps;
   int expert_passes = 0;  // grouped expert products of the step: one per sparse layer
 };
@@ -54,6 +55,8 @@ struct RequestEvent {
   std::string tenant;
   std::string router;  // empty: refused before one was chosen
   std::string code;    // gRPC status code's name: "OK", "CANCELLED", …
+  // The experiment that chose the router, and why; empty: none did.
+  std::string experiment, revision, arm, reason;
   std::int64_t prompt_tokens = 0;
   std::int64_t cached_prompt_tokens = 0;
   std::int64_t generated_tokens = 0;

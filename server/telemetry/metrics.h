@@ -88,6 +88,10 @@ inline constexpr Metric kTenantTokens{"penstock_tenant_tokens_total", kCounter,
 inline constexpr Metric kTenantThrottled{"penstock_tenant_throttled_total", kCounter,
                                          "Requests turned away, by tenant and exhausted limit."};
 
+// Experiments.
+inline constexpr Metric kAssignments{"penstock_experiment_assignments_total", kCounter,
+                                     "Requests that ended after an experiment chose their router."};
+
 // Server and process.
 inline constexpr Metric kReload{"penstock_config_last_reload_successful", kGauge,
                                 "1 if the last reload of the configuration was applied, else 0."};

@@ -20,6 +20,7 @@ std::string PrometheusTelemetry::ServeMetrics() const {
     AddSteps(&exposition);
     AddState(&exposition);
     AddTenants(&exposition);
+    AddExperiments(&exposition);
   }
   AddExpertMeasures(&exposition);
   exposition.Add(metrics::kBuild, {options_.build.begin(), options_.build.end()}, 1);
@@ -118,6 +119,17 @@ void PrometheusTelemetry::AddTenants(Exposition* exposition) const {
   add(metrics::kTenantRequests, "code", tenant_requests_);
   add(metrics::kTenantTokens, "kind", tenant_tokens_);
   add(metrics::kTenantThrottled, "reason", tenant_throttled_);
+}
+
+void PrometheusTelemetry::AddExperiments(Exposition* exposition) const {
+  for (const auto& [labels, count] : assignments_) {
+    exposition->Add(metrics::kAssignments,
+                    {{"experiment", labels[0]},
+                     {"revision", labels[1]},
+                     {"arm", labels[2]},
+                     {"reason", labels[3]}},
+                    static_cast<double>(count));
+  }
 }
 
 }  // namespace penstock

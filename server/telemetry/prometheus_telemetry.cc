@@ -93,6 +93,9 @@ void PrometheusTelemetry::OnRequestFinished(const RequestEvent& request) {
   } else {
     ++unrouted_[{CodeLabel(request.code), ApiLabel(request.api)}];
   }
+  if (!request.experiment.empty()) {
+    ++assignments_[{request.experiment, request.revision, request.arm, request.reason}];
+  }
   const std::string tenant = TenantLabel(request.tenant);
   ++tenant_requests_[{tenant, CodeLabel(request.code)}];
   if (!request.started) return;

@@ -1,6 +1,7 @@
 // The server's events as Prometheus series. README.md lists and defines them.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -75,6 +76,7 @@ class PrometheusTelemetry final : public Telemetry {
   void AddExpertMeasures(Exposition* exposition) const;
   void AddState(Exposition* exposition) const;
   void AddTenants(Exposition* exposition) const;
+  void AddExperiments(Exposition* exposition) const;
 
   const Options options_;
   mutable std::mutex mutex_;  // guards everything below
@@ -88,6 +90,8 @@ class PrometheusTelemetry final : public Telemetry {
   absl::flat_hash_set<std::string> tenants_;
   LabelledCounts tenant_requests_, tenant_tokens_,
       tenant_throttled_;  // {tenant, code | kind | reason}
+  std::map<std::array<std::string, 4>, std::int64_t>
+      assignments_;  // {experiment, revision, arm, reason}
 };
 
 }  // namespace penstock

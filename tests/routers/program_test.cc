@@ -61,7 +61,8 @@ TEST_P(RouterProgramTest, DecidesAsTheRouterDoes) {
       RouteRowsCpu(args);
 
       const Routing expected = router->Route(layer, hidden, tokens);
-      const at::Tensor experts = expected.experts.contiguous(), mass = expected.weights.contiguous();
+      const at::Tensor experts = expected.experts.contiguous(),
+                       mass = expected.weights.contiguous();
       int same = 0;
       for (std::int64_t i = 0; i < kRows * kTop; ++i) {
         const auto at = static_cast<std::size_t>(i);

@@ -1,6 +1,8 @@
 #include "server/engine/frontend.h"
 
 #include <limits>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -135,6 +137,93 @@ TEST_F(FrontendTest, AssignsByRequestThenPinThenDefault) {
   call.caller.tenant = "default";
   EXPECT_EQ(Refusal(call).code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(Refusal(call).message()), HasSubstr("want one of base, other, third"));
+}
+
+// Half of the users of `default` under each of two routers.
+Experiment HalfAndHalf() {
+  Experiment experiment;
+  experiment.name = experiment.salt = "half";
+  experiment.audience = {"default"};
+  experiment.range_size = experiment.exposed = 10'000;
+  experiment.arms = {{"a", "base", 5000}, {"b", "other", 5000}};
+  experiment.control = "a";
+  return experiment;
+}
+
+TEST_F(FrontendTest, AssignsByExperimentAndSaysSo) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  Make();
+  std::map<std::string, std::string> arms;  // of each user
+  std::set<std::string> revisions;
+  for (int i = 0; i < 40; ++i) {
+    GenerateCall call = Call("hello", 1);
+    call.user = absl::StrCat("user-", i % 20);
+    const RouterAssignment assignment = Run(call)->admission().assignment;
+    EXPECT_EQ(assignment.reason, "experiment");
+    EXPECT_EQ(assignment.experiment, "half");
+    EXPECT_EQ(assignment.router, assignment.arm == "a" ? "base" : "other");
+    EXPECT_EQ(assignment.arm, assignment.bucket < 5000 ? "a" : "b");
+    EXPECT_EQ(arms.emplace(call.user, assignment.arm).first->second, assignment.arm);
+    revisions.insert(assignment.revision);
+  }
+  EXPECT_EQ(revisions.size(), 1);
+  EXPECT_EQ(Run(Call("hello", 1))->admission().assignment.reason, "default") << "no user named";
+  frontend_.reset();  // after it, every request has been reported
+  const std::vector<RequestEvent> requests = telemetry_.requests();
+  ASSERT_EQ(requests.size(), 41);
+  EXPECT_EQ(requests[0].experiment, "half");
+  EXPECT_EQ(requests[0].reason, "experiment");
+  EXPECT_EQ(requests[0].arm, arms["user-0"]);
+  EXPECT_EQ(requests[0].revision, *revisions.begin());
+  EXPECT_EQ(requests[40].experiment, "");
+}
+
+TEST_F(FrontendTest, EveryRequestWithoutAnIdIsAUnitOfItsOwn) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  policy_.experiments[0].unit = UnitKind::kRequest;
+  Make();
+  std::set<int> buckets;
+  for (int i = 0; i < 20; ++i) buckets.insert(Run(Call("hi", 1))->admission().assignment.bucket);
+  EXPECT_GT(buckets.size(), 15);
+}
+
+TEST_F(FrontendTest, ARouterReplacedByAnotherPackageStartsARevision) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  Make();
+  GenerateCall call = Call("hello", 1);
+  call.user = "user-0";
+  const RouterAssignment before = Run(call)->admission().assignment;
+  ASSERT_TRUE(routers_->Load("other", "o2", true).ok());
+  const RouterAssignment after = Run(call)->admission().assignment;
+  EXPECT_EQ(after.arm, before.arm);
+  EXPECT_NE(after.revision, before.revision);
+}
+
+TEST_F(FrontendTest, RequestsInFlightKeepTheirArmOverAReload) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  Make();
+  model_->Hold();
+  GenerateCall call = Call("hello", 1);
+  call.user = "user-0";
+  auto observer = std::make_shared<RecordingObserver>();
+  ASSERT_TRUE(frontend_->Generate(call, observer).ok());
+  Policy updated = policy_;
+  updated.experiments[0].end = absl::UnixEpoch();
+  frontend_->SetPolicy(updated);
+  model_->Unhold();
+  observer->Wait().IgnoreError();
+  EXPECT_EQ(observer->admission().assignment.experiment, "half");
+  const auto found = routers_->Find(observer->admission().assignment.router);
+  ASSERT_TRUE(found.ok());
+  EXPECT_EQ(Run(call)->admission().assignment.reason, "default");
+  frontend_.reset();
+  EXPECT_EQ(telemetry_.requests().at(0).experiment, "half");
+  EXPECT_EQ(telemetry_.requests().at(0).router, (*found)->name);
+  EXPECT_EQ(telemetry_.requests().at(1).experiment, "");
 }
 
 TEST_F(FrontendTest, StopsBeforeAStopStringAcrossTokens) {

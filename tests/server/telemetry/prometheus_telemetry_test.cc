@@ -87,6 +87,10 @@ class PrometheusTelemetryTest : public testing::Test {
             .tenant = tenant,
             .router = router,
             .code = "OK",
+            .experiment = {},
+            .revision = {},
+            .arm = {},
+            .reason = {},
             .prompt_tokens = 100,
             .cached_prompt_tokens = 64,
             .generated_tokens = 10,
@@ -106,7 +110,9 @@ class PrometheusTelemetryTest : public testing::Test {
   void Exercise() {
     telemetry_->OnStep(Step("a", {10, 6, 4, 0}));
     telemetry_->OnStep(Step("b", {1, 1, 1, 1}));
-    telemetry_->OnRequestFinished(Request("acme", "a"));
+    RequestEvent request = Request("acme", "a");
+    request.experiment = "e";
+    telemetry_->OnRequestFinished(request);
     telemetry_->OnThrottled("acme", "concurrent");
     telemetry_->OnLoad({.running = 2,
                         .waiting = 1,
@@ -138,6 +144,24 @@ TEST_F(PrometheusTelemetryTest, CountsRequestsByRouterCodeAndApi) {
   EXPECT_EQ(samples.at(R"(penstock_tenant_requests_total{tenant="acme",code="OK"})"), 1);
   EXPECT_EQ(samples.at(R"(penstock_tenant_requests_total{tenant="other",code="UNAUTHENTICATED"})"),
             1);
+}
+
+TEST_F(PrometheusTelemetryTest, CountsWhatExperimentsAssign) {
+  telemetry_->OnRequestFinished(Request("acme", "a"));
+  RequestEvent request = Request("acme", "a");
+  request.experiment = "e";
+  request.revision = "0123abcd";
+  request.arm = "mlp";
+  request.reason = "experiment";
+  telemetry_->OnRequestFinished(request);
+  telemetry_->OnRequestFinished(request);
+  request.reason = "halted";
+  telemetry_->OnRequestFinished(request);
+  const auto samples = Scrape();
+  const std::string series =
+      R"(penstock_experiment_assignments_total{experiment="e",revision="0123abcd",arm="mlp",reason=)";
+  EXPECT_EQ(samples.at(series + "\"experiment\"}"), 2);
+  EXPECT_EQ(samples.at(series + "\"halted\"}"), 1);
 }
 
 TEST_F(PrometheusTelemetryTest, CountsTokensAndCacheHits) {
