@@ -1,9 +1,8 @@
-#include <cuda_runtime_api.h>
-
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "kernels/spread_tables.h"
+#include "tests/kernels/device_array.h"
 
 namespace penstock {
 namespace {
@@ -21,27 +20,19 @@ TEST(SpreadTablesCudaTest, WritesWhatItsTwinWrites) {
                        .dense = inputs.data() + 2,
                        .max_blocks = max_blocks,
                        .tables = expected.data()});
-      std::int32_t *from = nullptr, *to = nullptr;
-      const std::size_t bytes = expected.size() * sizeof(std::int32_t);
-      ASSERT_EQ(cudaMalloc(&from, inputs.size() * sizeof(std::int32_t)), cudaSuccess);
-      ASSERT_EQ(cudaMalloc(&to, bytes), cudaSuccess);
-      ASSERT_EQ(cudaMemcpy(from, inputs.data(), inputs.size() * sizeof(std::int32_t),
-                           cudaMemcpyHostToDevice),
-                cudaSuccess);
-      ASSERT_EQ(cudaMemset(to, 0xFF, bytes), cudaSuccess);
-      SpreadTablesCuda({.num_sequences = from,
+      const DeviceArray<std::int32_t> from(inputs);
+      // Untouched places stay as they were.
+      const DeviceArray<std::int32_t> to(
+          std::vector<std::int32_t>(static_cast<std::size_t>(most * max_blocks), -1));
+      SpreadTablesCuda({.num_sequences = from.get(),
                         .max_sequences = most,
-                        .width = from + 1,
-                        .dense = from + 2,
+                        .width = from.get() + 1,
+                        .dense = from.get() + 2,
                         .max_blocks = max_blocks,
-                        .tables = to},
+                        .tables = to.get()},
                        nullptr);
       ASSERT_EQ(cudaGetLastError(), cudaSuccess);
-      std::vector<std::int32_t> got(expected.size());
-      ASSERT_EQ(cudaMemcpy(got.data(), to, bytes, cudaMemcpyDeviceToHost), cudaSuccess);
-      EXPECT_EQ(got, expected) << sequences << " sequences, width " << width;
-      cudaFree(from);
-      cudaFree(to);
+      EXPECT_EQ(to.Download(), expected) << sequences << " sequences, width " << width;
     }
   }
 }
