@@ -80,4 +80,22 @@ std::optional<Comparison> ConfidenceSequence::Compare(const ArmEstimate& treatme
   return comparison;
 }
 
+std::optional<Comparison> ConfidenceSequence::AgainstZero(const ArmEstimate& difference) const {
+  if (difference.units < 2 || difference.effective_units < options_.min_effective_units ||
+      !(difference.variance > 0)) {
+    return std::nullopt;
+  }
+  static const double power_quantile = boost::math::quantile(boost::math::normal(), kPower);
+  const double units = static_cast<double>(difference.units);
+  const double c = Radius(units);
+  Comparison comparison;
+  comparison.difference = difference.value;
+  comparison.standard_error = std::sqrt(difference.variance / units);
+  comparison.interval = {comparison.difference - c * comparison.standard_error,
+                         comparison.difference + c * comparison.standard_error};
+  comparison.p_value = PValue(units, comparison.difference / comparison.standard_error);
+  comparison.detectable = (c + power_quantile) * comparison.standard_error;
+  return comparison;
+}
+
 }  // namespace penstock

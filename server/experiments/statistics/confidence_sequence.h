@@ -75,6 +75,10 @@ class ConfidenceSequence {
   // nullopt while an arm has too few effective units, or neither varies.
   std::optional<Comparison> Compare(const ArmEstimate& treatment, const ArmEstimate& control) const;
 
+  // Of a difference that was taken within each unit (paired scoring): its mean against zero, by the
+  // same theorem with t the number of units. `relative` stays unset: there is no control's value.
+  std::optional<Comparison> AgainstZero(const ArmEstimate& difference) const;
+
  private:
   SequenceOptions options_;
   double mixture_variance_;  // ρ²

@@ -1,0 +1,28 @@
+// What of an experiment's configuration its analysis depends on, beside its assignment.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/experiments/experiment.h"
+
+namespace penstock {
+
+struct AnalysisPlan {
+  Experiment experiment;
+  std::string revision;
+  std::int64_t period = 0;
+  // From a unit's first exposure. Its requests begun within it make its entry; later ones count in
+  // totals alone. Units that are requests have none: they enter when they end.
+  absl::Duration unit_window = absl::Hours(24);
+  absl::Duration burn_in = absl::Seconds(10);       // of a slice, under `switchback`
+  absl::Duration outcome_window = absl::Hours(24);  // after unit_window
+  std::vector<std::string> outcomes;                // names that clients may report
+  // Texts of a window are scored under other arms until so long after it.
+  absl::Duration paired_window = absl::Minutes(10);
+  std::int64_t max_units = 200'000;  // with records; more halve the subsample
+};
+
+}  // namespace penstock

@@ -1,0 +1,194 @@
+#include "server/experiments/ledger/book.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/experiments/bucketing.h"
+
+namespace penstock {
+namespace {
+
+AnalysisPlan Sorted(AnalysisPlan plan) {
+  std::sort(plan.experiment.arms.begin(), plan.experiment.arms.end(),
+            [](const Arm& a, const Arm& b) { return a.name < b.name; });
+  if (plan.experiment.unit == UnitKind::kRequest) plan.unit_window = absl::ZeroDuration();
+  return plan;
+}
+
+UnitValues ValuesOf(const RequestMeasures& measures) {
+  UnitValues values;
+  values[Quantity::kRequests] = 1;
+  values[Quantity::kErrors] = measures.ok || measures.cancelled ? 0 : 1;
+  values[Quantity::kTokens] = static_cast<double>(measures.tokens);
+  if (measures.first_token) {
+    values[Quantity::kFirstTokens] = 1;
+    values[Quantity::kFirstTokenSeconds] = absl::ToDoubleSeconds(*measures.first_token);
+  }
+  values[Quantity::kGaps] = static_cast<double>(measures.gaps.size());
+  absl::Duration gaps;
+  for (const absl::Duration gap : measures.gaps) gaps += gap;
+  values[Quantity::kGapSeconds] = absl::ToDoubleSeconds(gaps);
+  if (measures.ok) {
+    values[Quantity::kSuccesses] = 1;
+    values[Quantity::kLatencySeconds] = absl::ToDoubleSeconds(measures.latency);
+  }
+  values[Quantity::kScoredTokens] = static_cast<double>(measures.scored_tokens);
+  values[Quantity::kLogprob] = measures.logprob;
+  values[Quantity::kNgrams] = static_cast<double>(measures.ngrams);
+  values[Quantity::kRepeatedNgrams] = static_cast<double>(measures.repeated_ngrams);
+  return values;
+}
+
+UnitValues ValuesOf(const RouterLook& look) {
+  UnitValues values;
+  values[Quantity::kRoutedRows] = static_cast<double>(look.rows);
+  values[Quantity::kRouterSeconds] = absl::ToDoubleSeconds(look.time);
+  if (!look.measured) return values;
+  values[Quantity::kLooks] = 1;
+  values[Quantity::kTokenEntropy] = look.token_entropy;
+  values[Quantity::kLoadEntropy] = look.load_entropy;
+  values[Quantity::kImbalance] = look.imbalance;
+  values[Quantity::kIdleExperts] = look.idle_experts;
+  return values;
+}
+
+std::uint64_t SliceHash(std::int64_t slice) { return UnitHash(absl::StrCat("slice ", slice)); }
+
+}  // namespace
+
+Book::Book(AnalysisPlan plan, absl::Time now)
+    : plan_(Sorted(std::move(plan))),
+      since_(now),
+      units_(plan_),
+      totals_(plan_.experiment.arms.size()) {}
+
+int Book::FindArm(std::string_view name) const {
+  const std::vector<Arm>& arms = plan_.experiment.arms;
+  for (std::size_t i = 0; i < arms.size(); ++i) {
+    if (arms[i].name == name) return static_cast<int>(i);
+  }
+  return -1;
+}
+
+absl::Time Book::SliceEnd(std::int64_t slice) const {
+  return absl::UnixEpoch() + (slice + 1) * *plan_.experiment.switchback_slice;
+}
+
+bool Book::InBurnIn(std::int64_t slice, absl::Time time) const {
+  return time < absl::UnixEpoch() + slice * *plan_.experiment.switchback_slice + plan_.burn_in;
+}
+
+std::uint64_t Book::UnitOf(const AssignedRequest& request) const {
+  return request.slice ? SliceHash(*request.slice) : UnitHash(request.unit);
+}
+
+void Book::OnAdmitted(const AssignedRequest& request) {
+  const int arm = FindArm(request.arm);
+  if (arm < 0) return;
+  totals_[static_cast<std::size_t>(arm)].units.Add(UnitHash(request.unit));
+  if (!request.slice) {
+    units_.Begin(UnitHash(request.unit), arm, request.admitted,
+                 request.admitted + plan_.unit_window, frozen_);
+  } else if (plan_.experiment.switchback_slice && !InBurnIn(*request.slice, request.admitted)) {
+    units_.Begin(SliceHash(*request.slice), arm, request.admitted, SliceEnd(*request.slice),
+                 frozen_);
+  }
+}
+
+void Book::OnFinished(const AssignedRequest& request, const RequestMeasures& measures,
+                      absl::Time now) {
+  const int arm = FindArm(request.arm);
+  if (arm < 0) return;
+  const UnitValues values = ValuesOf(measures);
+  ArmTotals& totals = totals_[static_cast<std::size_t>(arm)];
+  totals.sums.Add(values);
+  totals.prompt_tokens += measures.prompt_tokens;
+  totals.cancelled += measures.cancelled ? 1 : 0;
+  if (measures.first_token) totals.first_token.Add(absl::ToDoubleSeconds(*measures.first_token));
+  for (const absl::Duration gap : measures.gaps) totals.gaps.Add(absl::ToDoubleSeconds(gap));
+  if (measures.ok) totals.latency.Add(absl::ToDoubleSeconds(measures.latency));
+
+  const std::uint64_t unit = UnitOf(request);
+  if (request.slice) {
+    if (!plan_.experiment.switchback_slice || InBurnIn(*request.slice, request.admitted)) {
+      ++totals.left_out;
+      return;
+    }
+    if (now >= SliceEnd(*request.slice)) {
+      ++totals.left_out;
+      units_.End(unit, request.admitted);
+      return;
+    }
+  }
+  UnitRecord* const record = units_.Find(unit, Entry::kMeasures, request.admitted, now);
+  if (record != nullptr && record->arm == arm) {
+    record->values.Add(values);
+    units_.End(unit, request.admitted);
+  }
+}
+
+void Book::OnRouter(const RouterLook& look, absl::Time now) {
+  const UnitValues values = ValuesOf(look);
+  const auto& slice = plan_.experiment.switchback_slice;
+  const std::int64_t number =
+      slice ? absl::ToInt64Nanoseconds(absl::Floor(now - absl::UnixEpoch(), *slice)) /
+                  absl::ToInt64Nanoseconds(*slice)
+            : 0;
+  for (std::size_t i = 0; i < totals_.size(); ++i) {
+    if (plan_.experiment.arms[i].router != look.router) continue;
+    totals_[i].sums.Add(values);
+    if (!slice || InBurnIn(number, now)) continue;
+    UnitRecord* const record = units_.Find(SliceHash(number), Entry::kMeasures, now, now);
+    if (record != nullptr && record->arm == static_cast<int>(i)) record->values.Add(values);
+  }
+}
+
+void Book::OnPaired(const AssignedRequest& request, std::string_view arm, const PairedSums& sums,
+                    absl::Time now) {
+  const int scored = FindArm(arm);
+  UnitRecord* const record = units_.Find(UnitOf(request), Entry::kPaired, request.admitted, now);
+  if (scored < 0 || record == nullptr) return;
+  record->paired.resize(totals_.size());
+  record->paired[static_cast<std::size_t>(scored)].difference += sums.difference;
+  record->paired[static_cast<std::size_t>(scored)].tokens += sums.tokens;
+}
+
+bool Book::OnOutcome(std::uint64_t unit, int outcome, double value, std::optional<absl::Time> begun,
+                     absl::Time now) {
+  UnitRecord* const record = units_.Find(unit, Entry::kOutcomes, begun, now);
+  if (record == nullptr) return false;
+  record->outcomes.resize(plan_.outcomes.size());
+  record->outcomes[static_cast<std::size_t>(outcome)] += value;
+  return true;
+}
+
+LedgerSnapshot Book::Snapshot(absl::Time now, bool with_units) {
+  units_.Advance(now);
+  const Experiment& experiment = plan_.experiment;
+  LedgerSnapshot snapshot;
+  snapshot.experiment = experiment.name;
+  snapshot.revision = plan_.revision;
+  snapshot.period = plan_.period;
+  snapshot.unit = experiment.unit;
+  snapshot.switchback = experiment.switchback_slice.has_value();
+  snapshot.control = experiment.control;
+  snapshot.outcomes = plan_.outcomes;
+  snapshot.since = since_;
+  snapshot.taken = now;
+  snapshot.sample_level = units_.level();
+  for (std::size_t i = 0; i < totals_.size(); ++i) {
+    const Arm& arm = experiment.arms[i];
+    snapshot.arms.push_back({.name = arm.name,
+                             .router = arm.router,
+                             .share = arm.share,
+                             .totals = totals_[i],
+                             .entered = units_.entered()[i],
+                             .retired = units_.retired()[i]});
+  }
+  snapshot.has_units = with_units;
+  if (with_units) snapshot.units = units_.Records();
+  return snapshot;
+}
+
+}  // namespace penstock

@@ -1,0 +1,87 @@
+// One analysis of one experiment: a revision, in one period. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/experiments/ledger/analysis_plan.h"
+#include "server/experiments/ledger/snapshot.h"
+#include "server/experiments/ledger/unit_table.h"
+
+namespace penstock {
+
+// A request that an experiment assigned: reason "experiment" or "switchback", never "halted".
+struct AssignedRequest {
+  std::string_view experiment, revision, arm;
+  std::string_view tenant, unit;  // unit: as Assigner's, tenant ‖ 0x00 ‖ key
+  std::string_view request_id;
+  std::optional<std::int64_t> slice;  // under `switchback`
+  absl::Time admitted;
+};
+
+// How it went.
+struct RequestMeasures {
+  bool ok = false, cancelled = false;  // neither: an error
+  std::int64_t prompt_tokens = 0, tokens = 0;
+  std::optional<absl::Duration> first_token;  // from arrival
+  absl::Duration latency;                     // from arrival to end
+  std::vector<absl::Duration> gaps;           // between tokens of an answer
+  double logprob = 0;                         // Σ over scored_tokens, nats
+  std::int64_t scored_tokens = 0;
+  std::int64_t ngrams = 0, repeated_ngrams = 0;
+};
+
+// What a router did since the look before, and how its experts stand (means over layers).
+struct RouterLook {
+  std::string router;
+  std::int64_t rows = 0;
+  absl::Duration time;
+  bool measured = false;  // the four below are known: rows were routed lately
+  double token_entropy = 0, load_entropy = 0, imbalance = 0, idle_experts = 0;
+};
+
+class Book {
+ public:
+  explicit Book(AnalysisPlan plan, absl::Time now);
+
+  // From a halt on no first exposure is counted.
+  void Freeze() { frozen_ = true; }
+  bool frozen() const { return frozen_; }
+
+  // Unknown arms are ignored. The second follows the first for every request.
+  void OnAdmitted(const AssignedRequest& request);
+  void OnFinished(const AssignedRequest& request, const RequestMeasures& measures, absl::Time now);
+  void OnRouter(const RouterLook& look, absl::Time now);
+  // Texts of one request, scored under `arm` and under control.
+  void OnPaired(const AssignedRequest& request, std::string_view arm, const PairedSums& sums,
+                absl::Time now);
+  // `outcome`: index in plan().outcomes; `begun`: the request's, where it is of one. False: the
+  // unit takes it in no more, or never did.
+  bool OnOutcome(std::uint64_t unit, int outcome, double value, std::optional<absl::Time> begun,
+                 absl::Time now);
+
+  // As of `now`; `with_units`: for merging.
+  LedgerSnapshot Snapshot(absl::Time now, bool with_units);
+
+  // The key of a request's unit: of its slice under `switchback`.
+  std::uint64_t UnitOf(const AssignedRequest& request) const;
+  const AnalysisPlan& plan() const { return plan_; }
+  absl::Time since() const { return since_; }
+
+ private:
+  int FindArm(std::string_view name) const;  // −1: none
+  absl::Time SliceEnd(std::int64_t slice) const;
+  bool InBurnIn(std::int64_t slice, absl::Time time) const;
+
+  const AnalysisPlan plan_;  // arms sorted by name
+  const absl::Time since_;
+  bool frozen_ = false;
+  UnitTable units_;
+  std::vector<ArmTotals> totals_;  // [arms]
+};
+
+}  // namespace penstock

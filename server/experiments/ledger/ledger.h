@@ -1,0 +1,103 @@
+// Every experiment's books, kept while the server runs.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/statusor.h"
+#include "server/base/clock.h"
+#include "server/experiments/ledger/book.h"
+
+namespace penstock {
+
+// The user's own measure of a request or of a unit.
+struct Outcome {
+  std::string_view tenant;
+  std::string_view request_id;        // or
+  std::string_view session_id, user;  // one of them, the experiment's unit kind
+  std::string_view name;
+  double value = 0;
+  std::string_view idempotency_key;  // a second report under it counts nothing; empty: none
+};
+
+struct OutcomeReceipt {
+  std::vector<std::string> experiments;  // that it was joined to
+  bool repeated = false;                 // under a key that has been seen
+};
+
+// Thread-safe; no call blocks for long but Snapshot with units (some 20 ms at 200,000).
+class Ledger {
+ public:
+  struct Options {
+    const Clock* clock = &Clock::Real();  // outlives the ledger
+    // Requests, and idempotency keys, that outcomes are still joined to or held against: the
+    // latest.
+    std::size_t max_remembered = 200'000;
+  };
+
+  explicit Ledger(Options options) : options_(options) {}
+
+  // The experiments that run now; `revision` and `period` of a plan are not looked at. An
+  // experiment whose unit window, slices or outcomes changed starts a new book: what was measured
+  // by one rule is not mixed with what is measured by another. Books of experiments that are gone
+  // are dropped.
+  void SetPlans(std::vector<AnalysisPlan> plans);
+  // The experiments of which some arm is halted. One that leaves the set starts a new period.
+  void SetHalted(const std::set<std::string>& experiments);
+
+  void OnAdmitted(const AssignedRequest& request);
+  void OnFinished(const AssignedRequest& request, const RequestMeasures& measures);
+  void OnRouters(const std::vector<RouterLook>& looks);
+  void OnPaired(const AssignedRequest& request, std::string_view arm, const PairedSums& sums);
+
+  // INVALID_ARGUMENT naming the field: neither or both of request and unit, a name that no
+  // experiment of the tenant declares, a value that is not finite, a key over 128 bytes. A request
+  // that no experiment assigned, or that is past its window, is no error: it is joined to nothing.
+  absl::StatusOr<OutcomeReceipt> ReportOutcome(const Outcome& outcome);
+
+  // The newest book, or that of `revision`. NOT_FOUND naming those there are.
+  absl::StatusOr<LedgerSnapshot> Snapshot(std::string_view experiment, std::string_view revision,
+                                          bool with_units) const;
+  // Every experiment's newest book that has seen traffic, without units.
+  std::vector<LedgerSnapshot> Snapshots() const;
+
+ private:
+  struct Books {
+    AnalysisPlan plan;
+    bool halted = false;
+    std::int64_t period = 0;
+    std::deque<std::shared_ptr<Book>> books;  // newest last
+  };
+  struct Remembered {
+    std::weak_ptr<Book> book;
+    std::uint64_t unit = 0;
+    absl::Time admitted;
+  };
+
+  // The book of a request: null where its experiment is gone.
+  Book* BookOf(const AssignedRequest& request);
+  std::shared_ptr<Book> OpenBook(Books* books, std::string_view revision);
+  void Remember(const AssignedRequest& request, const std::shared_ptr<Book>& book);
+  absl::Status CheckOutcome(const Outcome& outcome) const;
+  bool IsRepeated(const Outcome& outcome);
+
+  const Options options_;
+  mutable std::mutex mutex_;  // guards everything below
+  absl::flat_hash_map<std::string, Books> experiments_;
+  absl::flat_hash_map<std::uint64_t, Remembered> requests_;  // by tenant and request id
+  std::deque<std::uint64_t> request_order_;
+  absl::flat_hash_set<std::uint64_t> keys_;  // by tenant, outcome and key
+  std::deque<std::uint64_t> key_order_;
+};
+
+}  // namespace penstock

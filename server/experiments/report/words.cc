@@ -1,0 +1,189 @@
+#include "server/experiments/report/words.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "server/experiments/statistics/sample_ratio.h"
+
+namespace penstock {
+namespace {
+
+// Of the units: beyond what HyperLogLog's error of 0.8 % a sketch makes up.
+constexpr double kSplitShare = 0.05;
+
+std::string Figure(double value) {
+  const double size = std::abs(value);
+  return absl::StrFormat(size != 0 && (size < 1e-3 || size >= 1e6) ? "%.3e" : "%.4g", value);
+}
+
+std::string Percent(double part) { return absl::StrFormat("%.3g %%", 100 * part); }
+
+std::string Units(const ExperimentReport& report, std::int64_t count) {
+  return absl::StrCat(count, " ", report.unit, count == 1 ? "" : "s");
+}
+
+const MetricReport* PrimaryOf(const ArmReport& arm) {
+  return arm.metrics.empty() || !arm.metrics.front().primary ? nullptr : &arm.metrics.front();
+}
+
+// "−0.012 s (−3.1 %), 95 % interval −0.02 to −0.004 s".
+std::string Numbers(const ExperimentReport& report, const ArmReport& arm,
+                    const MetricReport& primary) {
+  const Comparison& found = *primary.comparison;
+  std::string text = absl::StrCat("difference ", WithUnit(found.difference, primary.unit));
+  if (found.relative) absl::StrAppend(&text, " (", Percent(found.relative->difference), ")");
+  const double treatments = std::max<double>(1, static_cast<double>(report.arms.size()) - 1);
+  absl::StrAppend(&text, ", always-valid ", Percent(1 - report.alpha / treatments), " interval ",
+                  Figure(found.interval.lower), " to ",
+                  WithUnit(found.interval.upper, primary.unit), ", ", Units(report, primary.units),
+                  " in ", arm.name);
+  for (const ArmReport& other : report.arms) {
+    if (const MetricReport* of_control = PrimaryOf(other);
+        other.is_control && of_control != nullptr && of_control->units > 0) {
+      absl::StrAppend(&text, ", ", of_control->units, " in ", other.name);
+    }
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string WithUnit(double value, const std::string& unit) {
+  return unit.empty() ? Figure(value) : absl::StrCat(Figure(value), " ", unit);
+}
+
+std::string VerdictSentence(const ExperimentReport& report, const ArmReport& arm) {
+  const std::string_view clause = VerdictWords(arm.verdict);
+  std::string text = absl::StrCat(arm.name, " ", absl::string_view(clause.data(), clause.size()));
+  const MetricReport* primary = PrimaryOf(arm);
+  if (arm.verdict == Verdict::kWithheld) {
+    return absl::StrCat(text, ".");
+  }
+  if (primary != nullptr && primary->note.starts_with("withheld")) {
+    return absl::StrCat(arm.name, " is not judged: the comparison is ", primary->note, ".");
+  }
+  if (primary == nullptr) {
+    return absl::StrCat(text, ": ", report.question.metric, " is not measured.");
+  }
+  absl::StrAppend(&text, " in ", primary->metric);
+  if (arm.verdict == Verdict::kNoLargerDifference) {
+    absl::StrAppend(&text, " (", WithUnit(report.question.min_effect, primary->unit),
+                    "): no difference that matters");
+  }
+  if (!primary->comparison) {
+    return absl::StrCat(text, " (", primary->note, "; ", Units(report, primary->units),
+                        " have entered).");
+  }
+  absl::StrAppend(&text, ": ", Numbers(report, arm, *primary));
+  if (arm.verdict == Verdict::kNotEnoughUnits) {
+    absl::StrAppend(&text, "; a true difference of ",
+                    WithUnit(primary->comparison->detectable, primary->unit),
+                    " would be seen by now in four of five experiments");
+  }
+  return absl::StrCat(text, ".");
+}
+
+std::vector<std::string> Warnings(const LedgerSnapshot& snapshot, const ExperimentReport& report,
+                                  const ReportOptions& options) {
+  std::vector<std::string> warnings;
+  if (report.sample_ratio_alarm) {
+    std::vector<std::string> counts;
+    for (const ArmReport& arm : report.arms) {
+      counts.push_back(absl::StrFormat("%s got %d of %.0f expected", arm.name, arm.first_exposures,
+                                       arm.expected_exposures));
+    }
+    warnings.push_back(absl::StrFormat(
+        "SAMPLE-RATIO MISMATCH (p = %.2g, alarm at %.3g): %s. Something loses units by arm, so no "
+        "comparison below can be trusted, and the verdict is withheld.",
+        report.sample_ratio_p_value, kSampleRatioAlarm, absl::StrJoin(counts, ", ")));
+  }
+  if (options.units_may_be_split) {
+    warnings.push_back(absl::StrCat(
+        "The sums are of ", report.replicas, " replicas, and units may be split between them: a ",
+        report.unit,
+        " that moved counts twice, and the halves are not independent. Intervals and the verdict "
+        "are withheld; merge the servers themselves (--server), or say that units stay."));
+  }
+  if (snapshot.split_units > 0 && !snapshot.switchback) {
+    warnings.push_back(
+        absl::StrCat(Units(report, snapshot.split_units),
+                     " went to more than one replica. Each counts once, "
+                     "with the sums of all; session affinity would keep their windows whole."));
+  }
+  if (snapshot.contradictory_units > 0) {
+    warnings.push_back(absl::StrCat(Units(report, snapshot.contradictory_units),
+                                    " had different arms on different replicas, and are left out: "
+                                    "their configurations differ."));
+  }
+  double unique = 0;
+  for (const ArmReport& arm : report.arms) unique += arm.unique_units;
+  if (!snapshot.has_units && report.replicas > 1 && !snapshot.switchback &&
+      snapshot.split_estimate > kSplitShare * unique) {
+    warnings.push_back(absl::StrFormat(
+        "About %.0f of %.0f %ss seem to have gone to more than one replica; without their records "
+        "each of their parts counts as one.",
+        snapshot.split_estimate, unique, report.unit));
+  }
+  if (report.sample_rate < 1) {
+    warnings.push_back(absl::StrCat("Comparisons rest on ", Percent(report.sample_rate), " of the ",
+                                    report.unit, "s, a fixed subsample by hash."));
+  }
+  for (const ArmReport& arm : report.arms) {
+    if (arm.halted) {
+      warnings.push_back(absl::StrCat("Arm ", arm.name, " is HALTED: ", *arm.halted,
+                                      ". Since then its units get ", report.control,
+                                      "'s router, and no new unit is counted."));
+    }
+  }
+  if (!snapshot.switchback &&
+      (report.question.metric == "ttft" || report.question.metric == "latency" ||
+       report.question.metric == "inter_token_latency")) {
+    warnings.push_back(
+        "Arms share steps, so a slow router slows every arm, and latencies differ less here than "
+        "apart: mode switchback compares them fairly.");
+  }
+  return warnings;
+}
+
+std::string SummaryOf(const ExperimentReport& report) {
+  if (report.sample_ratio_alarm) {
+    return "No verdict: the arms do not get their shares of units (sample-ratio mismatch).";
+  }
+  std::vector<std::string> sentences;
+  for (const ArmReport& arm : report.arms) {
+    if (!arm.is_control) sentences.push_back(arm.words);
+  }
+  return absl::StrJoin(sentences, " ");
+}
+
+std::vector<Method> MethodsOf(const ExperimentReport& report) {
+  std::vector<Method> methods = {
+      {"interval of a difference",
+       absl::StrCat("asymptotic confidence sequence, valid at every look; alpha ",
+                    Figure(report.alpha), " over the treatments' primary comparisons (Bonferroni)"),
+       "Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, Annals of Statistics 52(6), 2024, "
+       "arXiv:2103.06476, Theorem 2.2"},
+      {"variance of a ratio over units", "delta method; the unit of analysis is that of assignment",
+       "Deng, Knoblich, Lu, KDD 2018, section 2.2"},
+      {"relative difference", "Fieller's interval", "Fieller, J. R. Stat. Soc. B 16, 1954"},
+      {"sample ratio", "sequential multinomial test on exact first exposures, alarm at 0.001",
+       "Lindon, Malek, NeurIPS 2022, arXiv:2011.03567, eq. of the Bayes factor"},
+      {"secondary metrics", "always-valid p-values, adjusted over metrics and arms",
+       "Johari, Koomen, Pekelis, Walsh, Operations Research 70(3), 2022; Holm, Scand. J. Stat. "
+       "6(2), 1979"},
+      {"quantiles", "DDSketch, relative error 1 %", "Masson, Rim, Lee, VLDB 2019"},
+      {"unique units", "HyperLogLog, standard error 0.8 %",
+       "Flajolet et al., AofA 2007; Ertl, arXiv:1702.01284, algorithm 6"}};
+  if (report.question.metric == "paired_logprob") {
+    methods.insert(
+        methods.begin(),
+        {"paired log-probability", "differences on the same texts, a ratio over units against zero",
+         "as the interval, with one sample"});
+  }
+  return methods;
+}
+
+}  // namespace penstock
