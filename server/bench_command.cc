@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,9 @@ namespace {
 
 constexpr std::int64_t kMaxConfigBytes = 16 << 20;
 constexpr int kMixDecodeOutput = 64;
+// Of the mixed load: a common batch, beside the largest; and how often its places are filled.
+constexpr int kMixedBatch = 64;
+constexpr int kMixedRounds = 4;
 
 struct BenchFlags {
   std::string model, device = "auto", dtype = "auto", load_format = "safetensors", json;
@@ -81,14 +85,17 @@ std::vector<BenchCase> Cases(const BenchFlags& flags, const std::vector<PrefillS
     }
   }
   if (Wants(flags, "mixed")) {
-    const int batch = std::min(64, flags.batches.back());
-    cases.push_back({.name = absl::StrFormat("mixed, %d at once", batch),
-                     .kind = BenchCase::Kind::kMixed,
-                     .sequences = batch,
-                     .prompt = flags.contexts.front(),
-                     .output = flags.output,
-                     .requests = 4 * batch,
-                     .routers = own});
+    const int most = *std::max_element(flags.batches.begin(), flags.batches.end());
+    std::set<int> batches = {std::min(kMixedBatch, most), most};
+    for (const int batch : batches) {
+      cases.push_back({.name = absl::StrFormat("mixed, %d at once", batch),
+                       .kind = BenchCase::Kind::kMixed,
+                       .sequences = batch,
+                       .prompt = flags.contexts.front(),
+                       .output = flags.output,
+                       .requests = kMixedRounds * batch,
+                       .routers = own});
+    }
   }
   if (Wants(flags, "routers")) {
     for (const int batch : flags.batches) {

@@ -8,10 +8,11 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=$1 folder=$2
 
 rm -rf "$folder"
-mkdir -p "$folder/bin" "$folder/lib"
+mkdir -p "$folder/bin" "$folder/lib" "$folder/bench"
 cp -r "$here/run.sh" "$here/qwen1.5-moe-a2.7b" "$folder/"
+cp "$here"/../../tests/bench/{serving,gpu_serving}.py "$folder/bench/"
 cp "$build/gpu_suites.txt" "$folder/"
-for program in penstock $(cat "$build"/gpu_{suites,benches}.txt); do
+for program in penstock penstock-bench $(cat "$build"/gpu_{suites,benches}.txt); do
   strip -o "$folder/bin/$program" "$build/bin/$program"
 done
 

@@ -2,6 +2,7 @@
 # On a machine with an H100: the GPU suites, the benchmark, or any command with the libraries in place.
 #   run.sh test [GTEST OPTION…]
 #   run.sh bench [OPTION OF penstock bench…]
+#   run.sh serving [OPTION…]          the server over gRPC against the engine: tests/bench/gpu_serving.py
 #   run.sh PROGRAM [ARGUMENT…]        a program of bin/
 # TORCH=folder names torch's package (default: the one that python3 imports); BIN=folder the programs (default: bin/
 # beside this file).
@@ -33,6 +34,13 @@ case ${1:-} in
     shift
     exec "$bin/penstock" bench "$here/qwen1.5-moe-a2.7b" --load-format dummy --device cuda "$@"
     ;;
-  '') sed -n '2,7s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
+  serving)
+    shift
+    # In a bundle it lies beside this file.
+    script=$here/bench/gpu_serving.py
+    [ -f "$script" ] || script=$here/../../tests/bench/gpu_serving.py
+    PENSTOCK_BUILD=$(dirname "$bin") exec python3 "$script" "$@"
+    ;;
+  '') sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 2 ;;
   *) exec "$bin/$1" "${@:2}" ;;
 esac

@@ -37,6 +37,7 @@ class Server:
             time.sleep(0.005)
         self.seconds_to_ready = time.perf_counter() - start
         self.weight_bytes, self.grpc = int(serving[1]), serving[2]
+        self.kv_tokens = int(self.find(r" serving .* kv_tokens=(\d+)")[1])
 
     def text(self):
         return os.pread(self.log.fileno(), 1 << 20, 0).decode()  # its own writes stay where they are

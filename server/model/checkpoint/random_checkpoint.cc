@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,7 +16,9 @@
 namespace penstock {
 namespace {
 
-constexpr std::size_t kPieceBytes = 4 << 20;
+// What is held at once. Threads fill shares of it, none smaller than kShareBytes.
+constexpr std::int64_t kPieceBytes = 64 << 20;
+constexpr std::size_t kShareBytes = 1 << 20;
 constexpr std::int64_t kMaxConfigBytes = 16 << 20;
 
 std::int64_t BytesOf(const TensorLayout& tensor) {
@@ -36,6 +39,12 @@ absl::StatusOr<const char*> ConfigName(DType dtype) {
       return absl::InvalidArgumentError(
           absl::StrCat("dtype: got ", std::string(Name(dtype)), ", want F32, F16 or BF16"));
   }
+}
+
+std::int64_t LargestOf(const std::vector<TensorLayout>& tensors) {
+  std::int64_t largest = 0;
+  for (const TensorLayout& tensor : tensors) largest = std::max(largest, BytesOf(tensor));
+  return largest;
 }
 
 // The config as it stands, keys in their order, with `dtype` in the spelling that it uses.
@@ -90,6 +99,21 @@ absl::Status WriteIndex(const OutputFolder& folder, const std::vector<Shard>& sh
   return folder.WriteText("model.safetensors.index.json", index.dump(2) + "\n");
 }
 
+// Elements `first` and on of the tensor. Values follow from their place, so any cut gives the same.
+void Fill(const RandomWeights& weights, const TensorLayout& tensor, std::uint64_t first,
+          std::span<std::byte> bytes) {
+  const auto fill = [&](std::size_t begin, std::size_t end) {
+    weights.Fill(ScaleOf(tensor), tensor.dtype, first + begin / SizeOf(tensor.dtype),
+                 bytes.subspan(begin, end - begin));
+  };
+  const std::size_t most = std::max(1u, std::thread::hardware_concurrency());
+  const std::size_t share = std::max(kShareBytes, bytes.size() / most / kShareBytes * kShareBytes);
+  std::vector<std::jthread> others;
+  for (std::size_t begin = share; begin < bytes.size(); begin += share)
+    others.emplace_back(fill, begin, std::min(begin + share, bytes.size()));
+  fill(0, std::min(share, bytes.size()));
+}
+
 }  // namespace
 
 absl::Status WriteRandomCheckpoint(const std::string& config_json_path, std::uint64_t seed,
@@ -108,7 +132,8 @@ absl::Status WriteRandomCheckpoint(const std::string& config_json_path, std::uin
   const std::vector<Shard> shards = CutIntoShards(tensors, options.max_shard_bytes);
   std::int64_t total = 0, done = 0;
   for (const TensorLayout& tensor : tensors) total += BytesOf(tensor);
-  std::vector<std::byte> buffer(kPieceBytes);
+  std::vector<std::byte> buffer(
+      static_cast<std::size_t>(std::min(kPieceBytes, LargestOf(tensors))));
   for (const Shard& shard : shards) {
     PENSTOCK_ASSIGN_OR_RETURN(const std::unique_ptr<SafetensorsWriter> writer,
                               SafetensorsWriter::Create(folder.File(shard.file), shard.tensors));
@@ -118,8 +143,7 @@ absl::Status WriteRandomCheckpoint(const std::string& config_json_path, std::uin
       for (std::int64_t begin = 0; begin < size;) {
         const std::int64_t piece = std::min<std::int64_t>(size - begin, kPieceBytes);
         const std::span<std::byte> bytes(buffer.data(), static_cast<std::size_t>(piece));
-        weights.Fill(ScaleOf(tensor), dtype, static_cast<std::uint64_t>(begin) / SizeOf(dtype),
-                     bytes);
+        Fill(weights, tensor, static_cast<std::uint64_t>(begin) / SizeOf(dtype), bytes);
         PENSTOCK_RETURN_IF_ERROR(writer->Append(bytes));
         begin += piece;
         done += piece;
