@@ -83,6 +83,7 @@ format: ## clang-format over our sources
 lint: ## clang-tidy and clang-format, without changing anything
 	@$(SETUP) build lint
 	@$(MAKE) --no-print-directory configure
+	@ninja -C $(BUILD) penstock_proto > /dev/null
 	git ls-files '*.h' '*.cc' '*.proto' | xargs clang-format-14 --dry-run -Werror
 	run-clang-tidy-14 -quiet -p $(BUILD) -j $(JOBS) '$(CURDIR)/(kernels|routers|server|clients)/.*\.cc$$'
 

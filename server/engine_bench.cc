@@ -75,7 +75,7 @@ class EngineBench::State {
     engine.scheduler.prefix_cache = false;
     PENSTOCK_ASSIGN_OR_RETURN(engine_,
                               Engine::Create(std::move(model), std::move(engine), &recorder_));
-    engine_->SetEventHandler([this](std::vector<SequenceEvent> events) {
+    engine_->SetEventHandler([this](const std::vector<SequenceEvent>& events) {
       for (const SequenceEvent& event : events) {
         tokens_ += static_cast<std::int64_t>(event.tokens.size());
         if (!event.finish) continue;
@@ -98,6 +98,7 @@ class EngineBench::State {
     int submitted = 0;
     const auto submit = [&](int count) -> absl::Status {
       std::vector<SequenceSpec> sequences;
+      sequences.reserve(static_cast<std::size_t>(count));
       for (int i = 0; i < count; ++i) sequences.push_back(Sequence(bench_case, submitted++));
       live_ += count;
       return engine_->Submit(std::move(sequences));

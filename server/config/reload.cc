@@ -28,8 +28,10 @@ std::map<std::string, const Message*> ByName(const Message& message, const Field
 }
 
 std::string FormatNames(const Message& message, const FieldDescriptor& list) {
+  const int size = message.GetReflection()->FieldSize(message, &list);
   std::vector<std::string> names;
-  for (int i = 0; i < message.GetReflection()->FieldSize(message, &list); ++i) {
+  names.reserve(static_cast<std::size_t>(size));
+  for (int i = 0; i < size; ++i) {
     names.push_back(FormatField(message, list, i));
   }
   return absl::StrCat("[", absl::StrJoin(names, ", "), "]");

@@ -321,8 +321,8 @@ void Engine::SetEventHandler(std::function<void(std::vector<SequenceEvent>)> han
 absl::Status Engine::Submit(std::vector<SequenceSpec> sequences) {
   return state_->Submit(std::move(sequences));
 }
-void Engine::Cancel(std::vector<SequenceId> ids, FinishReason reason) {
-  state_->Cancel(std::move(ids), reason);
+void Engine::Cancel(const std::vector<SequenceId>& ids, FinishReason reason) {
+  state_->Cancel(ids, reason);
 }
 void Engine::SetTenantWeights(std::map<std::string, double> weights) {
   state_->SetTenantWeights(std::move(weights));

@@ -44,7 +44,7 @@ class Engine {
   // scheduler refuses later ends with an event of kError.
   absl::Status Submit(std::vector<SequenceSpec> sequences);
   // Takes effect before the next step is planned.
-  void Cancel(std::vector<SequenceId> ids, FinishReason reason);
+  void Cancel(const std::vector<SequenceId>& ids, FinishReason reason);
   void SetTenantWeights(std::map<std::string, double> weights);
   // Replaces scheduler.max_queue, at least 1, for what is submitted from now on; what waits stays.
   void SetMaxQueue(int max_queue);

@@ -18,7 +18,7 @@ UnaryCall::UnaryCall(const CallContext& context, grpc::CallbackServerContext* ca
       link_(context.frontend),
       tracked_(context.tracker->Begin()) {}
 
-grpc::ServerUnaryReactor* UnaryCall::Start(std::shared_ptr<UnaryCall> call,
+grpc::ServerUnaryReactor* UnaryCall::Start(const std::shared_ptr<UnaryCall>& call,
                                            const grpc::ByteBuffer& request) {
   EchoTraceContext(call->call_);
   call->self_ = call;

@@ -22,7 +22,7 @@ class UnaryCall : public grpc::ServerUnaryReactor,
   UnaryCall(const CallContext& context, grpc::CallbackServerContext* call, grpc::ByteBuffer* reply);
 
   // Takes the request. `call` must have just been made.
-  static grpc::ServerUnaryReactor* Start(std::shared_ptr<UnaryCall> call,
+  static grpc::ServerUnaryReactor* Start(const std::shared_ptr<UnaryCall>& call,
                                          const grpc::ByteBuffer& request);
 
   void OnFinished(const absl::Status& status, const Summary& summary) final;

@@ -209,7 +209,7 @@ absl::Status Run(const BenchFlags& flags, Terminal& terminal) {
         .output_tokens = flags.output_tokens,
         .connections = flags.connections,
         .warmup = flags.warmup};
-    const absl::Status status = WriteReport(flags.json_file, ReportJson(run, report), terminal);
+    absl::Status status = WriteReport(flags.json_file, ReportJson(run, report), terminal);
     if (!status.ok()) return status;
   }
   if (report.interrupted) return absl::CancelledError("interrupted; what runs was cancelled");

@@ -67,7 +67,7 @@ std::string Experts(const v1::RouterTrace& trace, int position, int column) {
 absl::Status PrintTrace(const v1::Choice& choice, const std::vector<int>& layers,
                         Terminal& terminal) {
   const v1::RouterTrace& trace = choice.trace();
-  if (const absl::Status status = CheckShape(trace); !status.ok()) return status;
+  if (absl::Status status = CheckShape(trace); !status.ok()) return status;
   const std::vector<int> shown = LayerColumns(trace, layers);
   if (shown.empty()) {
     return absl::InvalidArgumentError("--layers: none of them is a sparse layer of this model");

@@ -50,7 +50,8 @@ std::vector<RowTrace> TracesOf(const PlannedSequence& planned, const StepRouting
 // INTERNAL if a router gave one of the sequence's rows a logit that is not finite.
 absl::Status RoutingStatus(const PlannedSequence& planned, const StepRouting& routing) {
   for (int i = 0; i < planned.num_rows; ++i) {
-    const auto row = static_cast<std::size_t>(planned.first_row + i);
+    const std::size_t row =
+        static_cast<std::size_t>(planned.first_row) + static_cast<std::size_t>(i);
     if (!routing.failed[row]) continue;
     return MakeError(
         absl::StatusCode::kInternal,
