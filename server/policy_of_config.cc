@@ -73,6 +73,7 @@ Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_n
     entry.routing.pin = tenant.pin();
     entry.weight = tenant.weight();
     entry.priority_ceiling = tenant.priority_ceiling();
+    entry.paired_scoring = tenant.paired_scoring();
     if (tenant.requests_per_second() > 0) entry.requests_per_second = tenant.requests_per_second();
     if (tenant.tokens_per_second() > 0) entry.tokens_per_second = tenant.tokens_per_second();
     if (tenant.concurrent() > 0) entry.concurrent = tenant.concurrent();

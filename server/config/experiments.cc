@@ -27,6 +27,20 @@ constexpr const char* kMetrics[] = {"paired_logprob", "ttft",           "inter_t
                                     "token_entropy",  "load_entropy",   "imbalance",
                                     "idle_experts",   "router_gpu_time"};
 
+enum class Bound { kMax, kMin };
+
+// What a guardrail can bound, and from which side; `least`: the lowest bound that can be kept.
+struct GuardedMetric {
+  const char* name;
+  Bound bound;
+  double least, most;
+};
+constexpr GuardedMetric kGuardedMetrics[] = {
+    {"error_rate", Bound::kMax, 0, 1},          {"inter_token_latency_p99", Bound::kMax, 0, 1e9},
+    {"non_finite_logits", Bound::kMax, 0, 1e9}, {"repetition", Bound::kMax, 0, 1},
+    {"idle_experts", Bound::kMax, 0, 1e9},      {"imbalance", Bound::kMax, 1, 1e9},
+    {"paired_logprob", Bound::kMin, -1e9, 0}};
+
 class ExperimentChecker {
  public:
   ExperimentChecker(const v1::ServerConfig& config, std::span<const std::string> built_in_routers,
@@ -48,11 +62,13 @@ class ExperimentChecker {
       CheckBuckets(experiment);
       CheckArms(experiment);
       CheckTenantsMayUseArms(experiment);
-      CheckPrimary(experiment.primary());
+      CheckPrimary(experiment);
+      CheckGuardrails(experiment);
       CheckTimes(experiment);
       for (int j = 0; j < i; ++j) CheckApart(experiment, experiments_.list(j), j);
     }
     CheckSalts();
+    CheckShadow();
   }
 
  private:
@@ -140,8 +156,13 @@ class ExperimentChecker {
     }
   }
 
-  void CheckPrimary(const v1::PrimaryConfig& primary) {
-    const std::string& metric = primary.metric();
+  void CheckPrimary(const v1::ExperimentConfig& experiment) {
+    const std::string list = PathOf("outcomes");
+    UniqueNames outcomes(list);
+    for (int i = 0; i < experiment.outcomes_size(); ++i) {
+      outcomes.Add(experiment.outcomes(i), i, IndexPath(list, i), &violations_);
+    }
+    const std::string& metric = experiment.primary().metric();
     if (metric == "logprob") {
       violations_.Add(PathOf("primary.metric"), QuoteValue(metric),
                       "another measure, such as paired_logprob: an arm that repeats itself raises "
@@ -152,6 +173,53 @@ class ExperimentChecker {
       violations_.Add(
           PathOf("primary.metric"), QuoteValue(metric),
           absl::StrCat("one of ", absl::StrJoin(kMetrics, ", "), ", or ", kOutcomePrefix, "NAME"));
+    } else if (name.starts_with(kOutcomePrefix) &&
+               !outcomes.Contains(metric.substr(std::size(kOutcomePrefix) - 1))) {
+      violations_.Add(
+          PathOf("primary.metric"), QuoteValue(metric),
+          absl::StrCat(kOutcomePrefix, "NAME of one that outcomes lists",
+                       outcomes.empty()
+                           ? ", which is empty"
+                           : absl::StrCat(": ", absl::StrJoin(experiment.outcomes(), ", "))));
+    }
+  }
+
+  void CheckGuardrails(const v1::ExperimentConfig& experiment) {
+    const std::string list = PathOf("guardrails");
+    UniqueNames metrics(list);
+    for (int i = 0; i < experiment.guardrails_size(); ++i) {
+      const v1::GuardrailConfig& guardrail = experiment.guardrails(i);
+      const std::string path = IndexPath(list, i);
+      const std::string& metric = guardrail.metric();
+      if (metric.empty()) continue;  // reported where it was read
+      const auto known =
+          std::find_if(std::begin(kGuardedMetrics), std::end(kGuardedMetrics),
+                       [&](const GuardedMetric& guarded) { return metric == guarded.name; });
+      if (known == std::end(kGuardedMetrics)) {
+        std::vector<std::string> names;
+        for (const GuardedMetric& guarded : kGuardedMetrics) names.push_back(guarded.name);
+        violations_.Add(JoinPath(path, "metric"), QuoteValue(metric),
+                        "one of " + absl::StrJoin(names, ", "));
+        continue;
+      }
+      metrics.Add(metric, i, JoinPath(path, "metric"), &violations_);
+      const bool upper = known->bound == Bound::kMax;
+      const char* const side = upper ? "max" : "min";
+      const char* const other = upper ? "min" : "max";
+      if (upper ? guardrail.has_min() : guardrail.has_max()) {
+        violations_.Add(JoinPath(path, other),
+                        FormatNumber(upper ? guardrail.min() : guardrail.max()),
+                        absl::StrCat("nothing: ", metric, " is bounded by ", side));
+      }
+      if (!(upper ? guardrail.has_max() : guardrail.has_min())) {
+        violations_.Add(JoinPath(path, side), "nothing", "the bound of " + metric);
+        continue;
+      }
+      const double bound = upper ? guardrail.max() : guardrail.min();
+      if (bound >= known->least && bound <= known->most) continue;
+      violations_.Add(JoinPath(path, side), FormatNumber(bound),
+                      absl::StrCat("a bound of ", metric, " from ", FormatNumber(known->least),
+                                   " to ", FormatNumber(known->most)));
     }
   }
 
@@ -217,6 +285,16 @@ class ExperimentChecker {
       } else if (const auto [owner, is_new] = owners.emplace(salt, path); !is_new) {
         violations_.Add(path, "that of " + owner->second, "another: equal salts draw alike");
       }
+    }
+  }
+
+  void CheckShadow() {
+    const std::string list = "experiments.shadow.routers";
+    UniqueNames names(list);
+    for (int i = 0; i < experiments_.shadow().routers_size(); ++i) {
+      const std::string& router = experiments_.shadow().routers(i);
+      routers_.CheckKnown(router, IndexPath(list, i), &violations_);
+      names.Add(router, i, IndexPath(list, i), &violations_);
     }
   }
 

@@ -14,11 +14,11 @@ using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
 using ::google::protobuf::Reflection;
 
-// Entries of a list of sections by their name: the order of tenants means nothing, and an index
-// would shift.
+// Entries of a list of sections by their first field, which names them: the order of tenants means
+// nothing, and an index would shift.
 std::map<std::string, const Message*> ByName(const Message& message, const FieldDescriptor& list) {
   const Reflection& reflection = *message.GetReflection();
-  const FieldDescriptor* name = list.message_type()->FindFieldByName("name");
+  const FieldDescriptor* name = list.message_type()->field(0);
   std::map<std::string, const Message*> entries;
   for (int i = 0; i < reflection.FieldSize(message, &list); ++i) {
     const Message& entry = reflection.GetRepeatedMessage(message, &list, i);

@@ -251,6 +251,7 @@ class Engine::State {
     if (step) telemetry_->OnStep(*step);
     for (SequenceEvent& refused : refused_) events.push_back(std::move(refused));
     refused_.clear();
+    for (SequenceEvent& event : events) event.time = now;
     if (!events.empty() && handler_) handler_(std::move(events));
   }
 

@@ -13,7 +13,9 @@
 #include "server/engine/engine.h"
 #include "server/engine/policy.h"
 #include "server/engine/request.h"
+#include "server/engine/request_assigner.h"
 #include "server/engine/router_set.h"
+#include "server/experiments/request_outcome.h"
 #include "server/model/tokenizer/chat_template.h"
 #include "server/model/tokenizer/tokenizer.h"
 #include "server/telemetry/telemetry.h"
@@ -31,10 +33,12 @@ struct TextModel {
 // Thread-safe.
 class Frontend {
  public:
-  // All must outlive the frontend. `policy` can be replaced later.
+  // All must outlive the frontend. `policy` can be replaced later. `observers` hear of the requests
+  // that experiments take.
   static std::unique_ptr<Frontend> Create(Engine* engine, RouterSet* routers, TextModel text,
                                           Policy policy, Telemetry* telemetry,
-                                          const Clock* clock = &Clock::Real());
+                                          const Clock* clock = &Clock::Real(),
+                                          std::vector<ExperimentObserver*> observers = {});
   virtual ~Frontend() = default;
 
   // Starts a request. On OK the observer hears of it until OnFinished; the result identifies it to
@@ -53,6 +57,9 @@ class Frontend {
   virtual const TextModel& text() const = 0;
   virtual std::shared_ptr<const Policy> policy() const = 0;
   virtual void SetPolicy(Policy policy) = 0;
+
+  // Which router a request would get now, and why. INVALID_ARGUMENT: no such tenant.
+  virtual absl::StatusOr<RequestAssigner::Explanation> Explain(const AssignmentQuery& query) = 0;
 
   // From now on new requests are refused with UNAVAILABLE. Irrevocable.
   virtual void BeginDrain() = 0;

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/engine/answer_measures.h"
 #include "server/engine/request.h"
 #include "server/model/tokenizer/incremental_decoder.h"
 #include "server/model/tokenizer/stop_matcher.h"
@@ -60,6 +62,10 @@ struct LiveRequest {
   absl::Status status;  // the first reason to end otherwise than by stop or length
   SequenceStats first;  // of the first choice; the earliest first token of all
   std::string finish;   // of the first choice, for the log
+
+  std::optional<AdmittedRequest> assigned;  // unset: no experiment chose the router
+  std::vector<AnswerMeasures> measures;     // [choices]; empty: no experiment hears of them
+  std::vector<TokenId> prompt;              // only where RequestOutcome has it
 };
 
 // The finish reason's name, as logs and HTTP show it: "stop", "length", …

@@ -35,6 +35,7 @@ struct TenantPolicy {
   std::optional<double> requests_per_second, tokens_per_second;  // unset: unlimited
   std::optional<std::int64_t> concurrent;
   int priority_ceiling = 9;
+  bool paired_scoring = false;  // its texts may be scored again under an experiment's other arms
 };
 
 struct Policy {

@@ -44,6 +44,7 @@ Assigner::Assigner(Options options)
     for (const Arm& arm : arms) {
       prepared.ends.push_back(end += arm.share);
       if (arm.name == prepared.experiment.control) prepared.control = &arm;
+      prepared.any_halted |= arm.halted;
     }
     PENSTOCK_CHECK_EQ(end, kBuckets) << prepared.experiment.name;
     PENSTOCK_CHECK(prepared.control != nullptr) << prepared.experiment.name;
@@ -82,11 +83,11 @@ RouterChoice Assigner::Choose(const AssignmentQuery& query, const TenantRouting&
   }
   const absl::string_view tenant(query.tenant.data(), query.tenant.size());
   if (const auto found = of_tenant_.find(tenant); found != of_tenant_.end()) {
-    const std::string unit = UnitOf(found->second.front()->experiment.unit, query);
+    std::string unit = UnitOf(found->second.front()->experiment.unit, query);
     const int traffic_bucket = Bucket(traffic_salt_, unit);
     for (const Prepared* prepared : found->second) {
       if (StandingOf(*prepared, query, unit, traffic_bucket) == Standing::kTakes) {
-        return DrawArm(*prepared, query, unit);
+        return DrawArm(*prepared, query, std::move(unit));
       }
     }
   }
@@ -121,7 +122,7 @@ Assigner::Standing Assigner::StandingOf(const Prepared& prepared, const Assignme
 }
 
 RouterChoice Assigner::DrawArm(const Prepared& prepared, const AssignmentQuery& query,
-                               const std::string& unit) {
+                               std::string unit) {
   const Experiment& experiment = prepared.experiment;
   RouterChoice choice;
   choice.experiment = experiment.name;
@@ -139,6 +140,10 @@ RouterChoice Assigner::DrawArm(const Prepared& prepared, const AssignmentQuery& 
   choice.arm = arm.name;
   choice.router = arm.halted ? prepared.control->router : arm.router;
   choice.reason = arm.halted ? "halted" : choice.slice ? "switchback" : "experiment";
+  choice.unit_kind = experiment.unit;
+  choice.unit = std::move(unit);
+  choice.period = experiment.period;
+  choice.counts_exposures = !prepared.any_halted;
   return choice;
 }
 

@@ -41,6 +41,14 @@ struct RouterChoice {
   std::string arm;
   int bucket = -1;                    // that drew the arm; −1 where none was drawn
   std::optional<std::int64_t> slice;  // under "switchback": slices since the epoch
+  // What the arm was drawn for, as it was hashed: for users and sessions tenant ‖ 0x00 ‖ key. Empty
+  // where no experiment took the request.
+  UnitKind unit_kind = UnitKind::kUser;
+  std::string unit;
+  int period = 1;  // the experiment's analysis period; data of two is never mixed
+  // False: an arm of the experiment is halted, and until it is resumed no unit counts as exposed
+  // for the first time, or the sample ratio would seem broken.
+  bool counts_exposures = true;
 };
 
 // Immutable; Assign is a pure function of what it was made from and of the query. Thread-safe.
@@ -60,6 +68,9 @@ class Assigner {
   absl::StatusOr<RouterChoice> Assign(const AssignmentQuery& query,
                                       const TenantRouting& routing) const;
 
+  // The same, whether or not the tenant may use the router.
+  RouterChoice Choose(const AssignmentQuery& query, const TenantRouting& routing) const;
+
   // How Assign comes to its choice: a sentence for each experiment of the tenant that was looked
   // at, then the decision.
   std::vector<std::string> Explain(const AssignmentQuery& query,
@@ -75,6 +86,7 @@ class Assigner {
     std::string revision;
     std::vector<int> ends;  // [arms]
     const Arm* control = nullptr;
+    bool any_halted = false;
   };
   // Why an experiment takes a request, or does not.
   enum class Standing { kTakes, kNotStarted, kEnded, kNoUnit, kOtherBuckets, kNotExposed, kHalted };
@@ -83,9 +95,8 @@ class Assigner {
   static std::string UnitOf(UnitKind kind, const AssignmentQuery& query);
   static Standing StandingOf(const Prepared& prepared, const AssignmentQuery& query,
                              const std::string& unit, int traffic_bucket);
-  RouterChoice Choose(const AssignmentQuery& query, const TenantRouting& routing) const;
   static RouterChoice DrawArm(const Prepared& prepared, const AssignmentQuery& query,
-                              const std::string& unit);
+                              std::string unit);
   static std::string Why(const Prepared& prepared, Standing standing, int traffic_bucket);
 
   const std::string default_router_, traffic_salt_;

@@ -39,6 +39,8 @@ struct Experiment {
   absl::Time end = absl::InfiniteFuture();
   // Set: one arm for each slice of time, aligned to the epoch; at least 1 s.
   std::optional<absl::Duration> switchback_slice;
+  // Counts from 1; each time an operator resumes a halted arm another one begins.
+  int period = 1;
 };
 
 // First 8 hex digits of the SHA-256 of everything that assignment and its meaning depend on: name,

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "server/base/error.h"
+#include "server/base/status_macros.h"
 #include "server/engine/frontend.h"
 #include "tests/support/tiny_tokenizer.h"
 
@@ -153,6 +154,20 @@ class FakeFrontend final : public Frontend {
   void SetPolicy(Policy policy) override {
     std::lock_guard<std::mutex> lock(mutex_);
     policy_ = std::move(policy);
+  }
+
+  absl::StatusOr<RequestAssigner::Explanation> Explain(const AssignmentQuery& query) override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    PENSTOCK_ASSIGN_OR_RETURN(const TenantPolicy* const tenant,
+                              FindTenant(policy_, std::string(query.tenant)));
+    const Assigner assigner({.default_router = policy_.default_router,
+                             .traffic_salt = policy_.traffic_salt,
+                             .experiments = policy_.experiments,
+                             .fingerprints = {}});
+    return RequestAssigner::Explanation{
+        .choice = assigner.Choose(query, tenant->routing),
+        .lines = assigner.Explain(query, tenant->routing),
+        .refusal = assigner.Assign(query, tenant->routing).status()};
   }
 
   void BeginDrain() override {

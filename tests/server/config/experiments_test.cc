@@ -39,6 +39,10 @@ experiments:
       primary: {metric: paired_logprob, better: higher, min_effect: 0.005}
       start: 2026-12-01T00:00:00Z
       end: 2026-12-31T00:00:00+01:00
+      unit_window: 48h
+      guardrails:
+        - {metric: error_rate, max: 0.01, window: 10m, min_requests: 200}
+        - {metric: paired_logprob, min: -0.05}
     - name: second
       audience: {tenants: [beta, default]}
       unit: user
@@ -49,6 +53,8 @@ experiments:
       primary: {metric: outcome.click, better: lower, min_effect: 1}
       mode: switchback
       switchback: {slice: 90s, burn_in: 15s}
+      outcomes: [click, rating]
+      outcome_window: 36h
 )";
 
 absl::StatusOr<v1::ServerConfig> Parse(const std::string& yaml) {
@@ -83,6 +89,38 @@ TEST(ExperimentsConfig, ReadsExperiments) {
   EXPECT_EQ(second.mode(), v1::ExperimentConfig::MODE_SWITCHBACK);
   EXPECT_EQ(second.switchback().burn_in().seconds(), 15);
   EXPECT_TRUE(second.arms(1).halted());
+  EXPECT_EQ(second.outcomes_size(), 2);
+  EXPECT_EQ(second.outcome_window().seconds(), 36 * 3600);
+  EXPECT_EQ(second.unit_window().seconds(), 24 * 3600);
+  ASSERT_EQ(first.guardrails_size(), 2);
+  EXPECT_EQ(first.guardrails(0).max(), 0.01);
+  EXPECT_EQ(first.guardrails(0).window().seconds(), 600);
+  EXPECT_EQ(first.guardrails(0).min_requests(), 200);
+  EXPECT_FALSE(first.guardrails(1).has_max());
+  EXPECT_EQ(first.guardrails(1).min(), -0.05);
+  EXPECT_EQ(first.guardrails(1).window().seconds(), 300);
+  EXPECT_EQ(first.guardrails(1).min_requests(), 100);
+}
+
+TEST(ExperimentsConfig, ReadsWhatIsMeasuredBesides) {
+  const auto config = Parse(absl::StrReplaceAll(
+      kValid, {{"traffic_salt: t1",
+                "traffic_salt: t1\n  exposure_log: /var/log/exposures.jsonl\n  max_units: 5000\n"
+                "  shadow: {share: 2%, routers: [mlp], max_cost: 0.5%}\n"
+                "  paired_scoring: {share: 1, max_cost: 0.2, max_waiting: 8}"},
+               {"{name: beta}", "{name: beta, paired_scoring: true}"}}));
+  ASSERT_TRUE(config.ok()) << config.status();
+  const v1::ExperimentsConfig& experiments = config->experiments();
+  EXPECT_EQ(experiments.exposure_log(), "/var/log/exposures.jsonl");
+  EXPECT_EQ(experiments.max_units(), 5000);
+  EXPECT_DOUBLE_EQ(experiments.shadow().share(), 0.02);
+  EXPECT_DOUBLE_EQ(experiments.shadow().max_cost(), 0.005);
+  EXPECT_EQ(experiments.shadow().routers(0), "mlp");
+  EXPECT_EQ(experiments.paired_scoring().share(), 1);
+  EXPECT_EQ(experiments.paired_scoring().max_cost(), 0.2);
+  EXPECT_EQ(experiments.paired_scoring().max_waiting(), 8);
+  EXPECT_FALSE(config->tenants(0).paired_scoring()) << "a tenant opts in";
+  EXPECT_TRUE(config->tenants(1).paired_scoring());
 }
 
 TEST(ExperimentsConfig, ARangeIsAllBucketsUnlessGiven) {
@@ -165,9 +203,9 @@ const std::vector<BadExperiment>& BadExperiments() {
       {"      control: a\n", "",
        "experiments.list[1].control: got nothing, want the name of one arm"},
       // What decides.
-      {"paired_logprob", "logprob",
+      {"metric: paired_logprob, better", "metric: logprob, better",
        "experiments.list[0].primary.metric: got 'logprob', want another measure"},
-      {"paired_logprob", "speed",
+      {"metric: paired_logprob, better", "metric: speed, better",
        "experiments.list[0].primary.metric: got 'speed', want one of paired_logprob, ttft"},
       {"better: higher", "better: more",
        "experiments.list[0].primary.better: got 'more', want one of higher, lower"},
@@ -179,6 +217,41 @@ const std::vector<BadExperiment>& BadExperiments() {
        "experiments.list[0].primary.min_effect: got nothing, want the smallest difference"},
       {"router: hash, share: 7000", "router: hash",
        "experiments.list[1].arms[1].share: got nothing, want a share of 10000"},
+      // Outcomes and guardrails.
+      {"outcomes: [click, rating]", "outcomes: [rating]",
+       "experiments.list[1].primary.metric: got 'outcome.click', want outcome.NAME of one that "
+       "outcomes lists: rating"},
+      {"outcomes: [click, rating]", "outcomes: [click, click]",
+       "experiments.list[1].outcomes[1]: got 'click', want a name other than that of"},
+      {"outcome_window: 36h", "outcome_window: 0s",
+       "experiments.list[1].outcome_window: got '0s', want a duration such as 30s from 1s"},
+      {"unit_window: 48h", "unit_window: 2161h",
+       "experiments.list[0].unit_window: got '2161h', want a duration such as 30s from 1s"},
+      {"metric: error_rate", "metric: latency",
+       "experiments.list[0].guardrails[0].metric: got 'latency', want one of error_rate, "
+       "inter_token_latency_p99, non_finite_logits, repetition, idle_experts, imbalance, "
+       "paired_logprob"},
+      {"metric: error_rate, max", "max",
+       "experiments.list[0].guardrails[0].metric: got nothing, want a measure, such as"},
+      {"metric: paired_logprob, min: -0.05", "metric: error_rate, max: 0.5",
+       "experiments.list[0].guardrails[1].metric: got 'error_rate', want a name other than that"},
+      {"max: 0.01, window", "window",
+       "experiments.list[0].guardrails[0].max: got nothing, want the bound of error_rate"},
+      {"max: 0.01, window", "max: 0.01, min: 0, window",
+       "experiments.list[0].guardrails[0].min: got 0, want nothing: error_rate is bounded by max"},
+      {"max: 0.01", "max: 1.5",
+       "experiments.list[0].guardrails[0].max: got 1.5, want a bound of error_rate from 0 to 1"},
+      {"min: -0.05", "min: 0.05",
+       "experiments.list[0].guardrails[1].min: got 0.05, want a bound of paired_logprob from "},
+      {"window: 10m", "window: 1s",
+       "experiments.list[0].guardrails[0].window: got '1s', want a duration such as 30s from 10s"},
+      {"min_requests: 200", "min_requests: 0",
+       "experiments.list[0].guardrails[0].min_requests: got '0', want an integer from 1 to"},
+      // Shadow routing.
+      {"traffic_salt: t1", "shadow: {routers: [mlp, mpl]}\n  traffic_salt: t1",
+       "experiments.shadow.routers[1]: got 'mpl', want one of linear, mlp, hash"},
+      {"traffic_salt: t1", "shadow: {share: 101%}\n  traffic_salt: t1",
+       "experiments.shadow.share: got '101%', want a ratio such as 0.2 or 20% from 0 to 1"},
       // Times.
       {"start: 2026-12-01T00:00:00Z", "start: tomorrow",
        "experiments.list[0].start: got 'tomorrow', want a time such as 2026-12-01T00:00:00Z"},
@@ -238,7 +311,11 @@ TEST(ExperimentsConfig, SaltsAreHiddenWhereTheConfigurationIsShown) {
 TEST(ExperimentsConfig, AReloadSaysWhatChangedButNoSalt) {
   const auto running = Parse(kValid);
   const auto updated = Parse(absl::StrReplaceAll(
-      kValid, {{"exposure: 20%", "exposure: 30%"}, {"t1", "t2"}, {", halted: true", ""}}));
+      kValid, {{"exposure: 20%", "exposure: 30%"},
+               {"traffic_salt: t1", "traffic_salt: t2"},
+               {", halted: true", ""},
+               {"max: 0.01", "max: 0.02"},
+               {"- {metric: paired_logprob, min: -0.05}", "- {metric: repetition, max: 0.5}"}}));
   ASSERT_TRUE(running.ok() && updated.ok()) << updated.status();
   const ConfigReload reload = DiffForReload(*running, *updated);
   std::vector<std::string> lines;
@@ -246,6 +323,10 @@ TEST(ExperimentsConfig, AReloadSaysWhatChangedButNoSalt) {
   EXPECT_THAT(lines,
               ElementsAre("experiments.traffic_salt: changed from (hidden) to (hidden)",
                           "experiments.list[first].exposure: changed from 20% to 30%",
+                          "experiments.list[first].guardrails[error_rate].max: changed from 0.01 "
+                          "to 0.02",
+                          "experiments.list[first].guardrails[paired_logprob]: removed",
+                          "experiments.list[first].guardrails[repetition]: added",
                           "experiments.list[second].arms[b].halted: changed from true to false"));
   EXPECT_EQ(reload.effective.experiments().list(0).exposure(), "30%");
 }

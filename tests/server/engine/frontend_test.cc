@@ -67,8 +67,8 @@ class FrontendTest : public ::testing::Test {
                    .chat = std::make_shared<const ChatTemplate>(ChatTemplate::Parse(kChatMl)),
                    .eos_token_ids = {256},
                    .default_sampling = {}};
-    frontend_ =
-        Frontend::Create(engine_.get(), routers_.get(), std::move(text), policy_, &telemetry_);
+    frontend_ = Frontend::Create(engine_.get(), routers_.get(), std::move(text), policy_,
+                                 &telemetry_, &Clock::Real(), observers_);
     if (start) engine_->Start();
   }
 
@@ -99,6 +99,7 @@ class FrontendTest : public ::testing::Test {
 
   Policy policy_;
   FakeTelemetry telemetry_;
+  std::vector<ExperimentObserver*> observers_;
   std::unique_ptr<RouterSet> routers_;
   FakeModel* model_ = nullptr;
   std::unique_ptr<Engine> engine_;
@@ -177,6 +178,121 @@ TEST_F(FrontendTest, AssignsByExperimentAndSaysSo) {
   EXPECT_EQ(requests[0].arm, arms["user-0"]);
   EXPECT_EQ(requests[0].revision, *revisions.begin());
   EXPECT_EQ(requests[40].experiment, "");
+}
+
+// Keeps what experiments hear.
+class KeepingObserver final : public ExperimentObserver {
+ public:
+  void OnAssigned(const AdmittedRequest& request) override { assigned.push_back(request); }
+  void OnRequestEnded(const RequestOutcome& outcome) override { ended.push_back(outcome); }
+
+  // For when the frontend is gone.
+  std::vector<AdmittedRequest> assigned;
+  std::vector<RequestOutcome> ended;
+};
+
+TEST_F(FrontendTest, TellsExperimentsOfTheRequestsThatTheyTook) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  policy_.experiments[0].period = 3;
+  policy_.tenants["default"].paired_scoring = true;
+  KeepingObserver observer;
+  observers_ = {&observer};
+  Make();
+  GenerateCall call = Call("hello", 6);
+  call.user = "user-0";
+  call.request_id = "first";
+  const auto answer = Run(call);
+  Run(Call("hello", 1));  // names no user: the default router's
+  call.request_id = "second";
+  call.sampling.n = 2;
+  Run(call);
+  frontend_.reset();
+  ASSERT_EQ(observer.assigned.size(), 2);
+  ASSERT_EQ(observer.ended.size(), 2);
+  const AdmittedRequest& assigned = observer.assigned[0];
+  EXPECT_EQ(assigned.request_id, "first");
+  EXPECT_EQ(assigned.tenant, "default");
+  EXPECT_TRUE(assigned.generates);
+  EXPECT_EQ(assigned.choice.experiment, "half");
+  EXPECT_EQ(assigned.choice.unit, std::string("default\0user-0", 14));
+  EXPECT_EQ(assigned.choice.unit_kind, UnitKind::kUser);
+  EXPECT_EQ(assigned.choice.period, 3);
+  EXPECT_TRUE(assigned.choice.counts_exposures);
+  EXPECT_EQ(assigned.fingerprint, assigned.choice.router == "base" ? "b" : "o");
+  const RequestOutcome& outcome = observer.ended[0];
+  EXPECT_EQ(outcome.request.request_id, "first");
+  EXPECT_EQ(outcome.code, absl::StatusCode::kOk);
+  EXPECT_FALSE(outcome.failed());
+  EXPECT_TRUE(outcome.answered);
+  EXPECT_EQ(outcome.prompt_tokens, 5);
+  EXPECT_EQ(outcome.completion_tokens, 6);
+  EXPECT_EQ(outcome.logprob_count, 6);
+  EXPECT_LT(outcome.logprob_sum, 0);
+  EXPECT_THAT(outcome.inter_token_gaps, SizeIs(5));
+  EXPECT_EQ(outcome.four_grams, 3);
+  EXPECT_EQ(outcome.prompt, (std::vector<TokenId>{'h', 'e', 'l', 'l', 'o'}));
+  EXPECT_EQ(outcome.answer, answer->choice(0).tokens);
+  EXPECT_THAT(observer.ended[1].inter_token_gaps, SizeIs(10)) << "between tokens of one choice";
+  EXPECT_EQ(observer.ended[1].four_grams, 6);
+}
+
+TEST_F(FrontendTest, KeepsNoTextOfTenantsThatDoNotAllowIt) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  KeepingObserver observer;
+  observers_ = {&observer};
+  Make();
+  GenerateCall call = Call("hello", 2);
+  call.user = "user-0";
+  Run(call);
+  frontend_.reset();
+  ASSERT_EQ(observer.ended.size(), 1);
+  EXPECT_THAT(observer.ended[0].prompt, IsEmpty());
+  EXPECT_THAT(observer.ended[0].answer, IsEmpty());
+  EXPECT_EQ(observer.ended[0].logprob_count, 2);
+}
+
+TEST_F(FrontendTest, ANonFiniteLogitFailsTheRequestAndExperimentsHearOfIt) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  KeepingObserver observer;
+  observers_ = {&observer};
+  Make({}, /*start=*/false);
+  model_->FailSequence(
+      1 << 8, MakeError(absl::StatusCode::kInternal, "the model's output logits are not finite",
+                        {.reason = "NON_FINITE_LOGITS", .field = {}, .retry_after = {}}));
+  engine_->Start();
+  GenerateCall call = Call("hello", 2);
+  call.user = "user-0";
+  const auto failed = std::make_shared<RecordingObserver>();
+  ASSERT_TRUE(frontend_->Generate(call, failed).ok());
+  EXPECT_EQ(failed->Wait().code(), absl::StatusCode::kInternal);
+  frontend_.reset();
+  ASSERT_EQ(observer.ended.size(), 1);
+  EXPECT_TRUE(observer.ended[0].non_finite_logits);
+  EXPECT_TRUE(observer.ended[0].failed());
+  EXPECT_EQ(observer.ended[0].error_reason, "NON_FINITE_LOGITS");
+  EXPECT_FALSE(observer.ended[0].answered);
+}
+
+TEST_F(FrontendTest, ExplainsWhatARequestWouldGet) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  Make();
+  AssignmentQuery query;
+  query.tenant = "default";
+  query.user = "user-0";
+  const auto explained = frontend_->Explain(query);
+  ASSERT_TRUE(explained.ok()) << explained.status();
+  EXPECT_EQ(explained->choice.experiment, "half");
+  EXPECT_TRUE(explained->refusal.ok());
+  EXPECT_EQ(explained->lines.back(),
+            absl::StrCat("router ", explained->choice.router, ", reason experiment"));
+  query.router = "nowhere";
+  EXPECT_EQ(frontend_->Explain(query)->refusal.code(), absl::StatusCode::kNotFound);
+  query.tenant = "nobody";
+  EXPECT_EQ(frontend_->Explain(query).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(FrontendTest, EveryRequestWithoutAnIdIsAUnitOfItsOwn) {
