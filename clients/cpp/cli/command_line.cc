@@ -17,6 +17,7 @@ constexpr char kExamples[] = R"(Examples:
   penstock-cli generate --router control,a,b "The sky is blue because"
   penstock-cli chat --router a
   penstock-cli score --router control,a --file essay.txt
+  penstock-cli compare --routers control,a --text articles.txt
   penstock-cli routers list
   penstock-cli COMMAND --help)";
 
@@ -69,6 +70,7 @@ int RunCli(const std::vector<std::string>& arguments, Terminal& terminal) {
   AddGenerateCommand(app, invocation);
   AddChatCommand(app, invocation);
   AddScoreCommand(app, invocation);
+  AddCompareCommand(app, invocation);
   AddTraceCommand(app, invocation);
   AddTokenizeCommand(app, invocation);
   AddRoutersCommand(app, invocation);

@@ -34,6 +34,7 @@ struct Invocation {
 void AddGenerateCommand(CLI::App& app, Invocation& invocation);
 void AddChatCommand(CLI::App& app, Invocation& invocation);
 void AddScoreCommand(CLI::App& app, Invocation& invocation);
+void AddCompareCommand(CLI::App& app, Invocation& invocation);
 void AddTraceCommand(CLI::App& app, Invocation& invocation);
 void AddTokenizeCommand(CLI::App& app, Invocation& invocation);
 void AddRoutersCommand(CLI::App& app, Invocation& invocation);
