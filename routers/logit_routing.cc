@@ -27,7 +27,8 @@ Routing Run(const at::Tensor& logits, std::int64_t top_k, bool normalize) {
   Routing routing{.experts = at::empty({rows, top_k}, floats.dtype(at::kInt)),
                   .weights = at::empty({rows, top_k}, floats),
                   .probabilities = at::empty({rows, dense.size(1)}, floats),
-                  .finite = at::empty({rows}, floats.dtype(at::kBool))};
+                  .finite = at::empty({rows}, floats.dtype(at::kBool)),
+                  .logits = dense};
   SoftmaxTopKCpu({.logits = dense.const_data_ptr<float>(),
                   .rows = rows,
                   .experts = static_cast<int>(dense.size(1)),
@@ -87,7 +88,8 @@ Routing RunElsewhere(const at::Tensor& logits, std::int64_t top_k, bool normaliz
   return {.experts = ids.to(at::kInt),
           .weights = weights * mask,
           .probabilities = p * mask,
-          .finite = finite};
+          .finite = finite,
+          .logits = logits};
 }
 
 }  // namespace
@@ -96,7 +98,8 @@ Routing RouteByLogits(const at::Tensor& logits, std::int64_t top_k, bool normali
   if (!logits.is_cpu()) return RunElsewhere(logits, top_k, normalize);
   if (!at::GradMode::is_enabled() || !logits.requires_grad()) return Run(logits, top_k, normalize);
   const variable_list r = RoutingFunction::apply(logits, top_k, normalize);
-  return {.experts = r[2], .weights = r[1], .probabilities = r[0], .finite = r[3]};
+  return {
+      .experts = r[2], .weights = r[1], .probabilities = r[0], .finite = r[3], .logits = logits};
 }
 
 Routing LogitRouter::Route(int layer, const at::Tensor& hidden,

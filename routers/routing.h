@@ -12,6 +12,7 @@ struct Routing {
   at::Tensor
       probabilities;  // [rows, E] fp32, softmax over all experts (for `hash`: 1/k on the chosen)
   at::Tensor finite;  // [rows] bool, false where a logit was NaN or infinite
+  at::Tensor logits = {};  // [rows, E] fp32, z; undefined for a kind that has none
 };
 
 }  // namespace penstock

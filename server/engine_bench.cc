@@ -47,6 +47,7 @@ class StepRecorder final : public Telemetry {
   void OnRoutersLoaded(const std::vector<std::string>&) override {}
   void OnThrottled(std::string_view, std::string_view) override {}
   void OnReload(bool) override {}
+  void OnPairedText(std::string_view, std::string_view) override {}
 
   std::vector<Step> steps;
 };

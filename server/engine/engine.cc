@@ -37,11 +37,16 @@ class Engine::State {
         options_(std::move(options)),
         telemetry_(telemetry),
         clock_(clock),
+        shadows_(model_->spec().shadow_routing ? options_.shadows : nullptr),
         max_queue_(options_.scheduler.max_queue) {}
 
   const ModelSpec& model_spec() const { return model_->spec(); }
   void SetEventHandler(std::function<void(std::vector<SequenceEvent>)> handler) {
     handler_ = std::move(handler);
+  }
+
+  void SetBackgroundHandler(std::function<void(std::vector<SequenceEvent>)> handler) {
+    background_handler_ = std::move(handler);
   }
 
   absl::Status Submit(std::vector<SequenceSpec> sequences) {
@@ -82,6 +87,8 @@ class Engine::State {
     max_queue_ = max_queue;
   }
 
+  void SetShadowSampling(const ShadowSampling& sampling) { shadows_.SetSampling(sampling); }
+
   SchedulerLoad Load() const {
     std::lock_guard<std::mutex> lock(mutex_);
     SchedulerLoad load = load_;
@@ -108,14 +115,16 @@ class Engine::State {
     while (lost_engine_.ok() && static_cast<int>(in_flight_.size()) < model_->max_in_flight()) {
       std::optional<StepPlan> plan = scheduler_->PlanStep(clock_->Monotonic());
       if (!plan) break;
-      in_flight_.push_back({std::make_unique<StepPlan>(*std::move(plan)), clock_->Monotonic()});
+      const ShadowOutcome shadow = shadows_.Choose(*plan);
+      in_flight_.push_back(
+          {std::make_unique<StepPlan>(*std::move(plan)), shadow, clock_->Monotonic()});
       model_->Submit(*in_flight_.back().plan);
       worked = true;
     }
     std::optional<StepEvent> step;
     if (!in_flight_.empty()) step = CommitOldest();
     std::vector<SequenceEvent> events = scheduler_->TakeEvents();
-    worked |= !events.empty() || !refused_.empty();
+    worked |= !events.empty() || !refused_.empty() || !refused_background_.empty();
     Deliver(std::move(events), step);
     ReportLoad();
     return worked || step.has_value();
@@ -124,10 +133,12 @@ class Engine::State {
  private:
   struct InFlight {
     std::unique_ptr<StepPlan> plan;  // the model keeps a reference until Await
+    ShadowOutcome shadow = ShadowOutcome::kNone;
     absl::Duration submitted;
   };
   struct LastToken {
     std::string router;
+    bool background = false;
     absl::Duration at = -absl::InfiniteDuration();  // none yet
   };
 
@@ -173,11 +184,12 @@ class Engine::State {
     for (SequenceSpec& sequence : arrivals) {
       const SequenceId id = sequence.id;
       std::string router = sequence.router == nullptr ? "" : sequence.router->name;
+      const bool background = sequence.background;
       const absl::Status status =
           lost_engine_.ok() ? scheduler_->Enqueue(std::move(sequence), clock_->Monotonic())
                             : lost_engine_;
       if (status.ok()) {
-        live_[id] = {.router = std::move(router)};
+        live_[id] = {.router = std::move(router), .background = background};
         continue;
       }
       SequenceEvent refused;
@@ -186,7 +198,7 @@ class Engine::State {
                            ? FinishReason::kDeadline
                            : FinishReason::kError;
       refused.error = status;
-      refused_.push_back(std::move(refused));
+      (background ? refused_background_ : refused_).push_back(std::move(refused));
     }
     for (const auto& [id, reason] : cancellations) scheduler_->Cancel(id, reason);
     return !arrivals.empty() || !cancellations.empty();
@@ -217,6 +229,7 @@ class Engine::State {
     step.routing = std::move(result->routing);
     step.routing_steps = result->routing_steps;
     step.expert_passes = result->expert_passes;
+    shadows_.Finish(*oldest.plan, oldest.shadow, *result, step);
     return step;
   }
 
@@ -235,24 +248,33 @@ class Engine::State {
   // Reports the step with the gaps between tokens, then hands the events over.
   void Deliver(std::vector<SequenceEvent> events, std::optional<StepEvent>& step) {
     const absl::Duration now = clock_->Monotonic();
+    std::vector<SequenceEvent> traffic, background = std::exchange(refused_background_, {});
     for (SequenceEvent& event : events) {
       const auto live = live_.find(event.id);
-      if (live == live_.end()) continue;
-      if (!event.tokens.empty()) {
-        LastToken& last = live->second;
-        if (step && last.at != -absl::InfiniteDuration())
-          step->gaps.push_back({last.router, now - last.at});
-        last.at = now;
-      }
-      if (!event.finish) continue;
-      if (*event.finish == FinishReason::kError && event.error.ok()) event.error = lost_engine_;
-      live_.erase(live);
+      const bool of_background = live != live_.end() && live->second.background;
+      if (live != live_.end()) Observe(event, live->second, now, step);
+      if (event.finish) live_.erase(event.id);
+      event.time = now;
+      (of_background ? background : traffic).push_back(std::move(event));
     }
     if (step) telemetry_->OnStep(*step);
-    for (SequenceEvent& refused : refused_) events.push_back(std::move(refused));
+    for (SequenceEvent& refused : refused_) {
+      refused.time = now;
+      traffic.push_back(std::move(refused));
+    }
     refused_.clear();
-    for (SequenceEvent& event : events) event.time = now;
-    if (!events.empty() && handler_) handler_(std::move(events));
+    if (!traffic.empty() && handler_) handler_(std::move(traffic));
+    if (!background.empty() && background_handler_) background_handler_(std::move(background));
+  }
+
+  void Observe(SequenceEvent& event, LastToken& last, absl::Duration now,
+               std::optional<StepEvent>& step) {
+    if (!event.tokens.empty()) {
+      if (step && last.at != -absl::InfiniteDuration())
+        step->gaps.push_back({last.router, now - last.at});
+      last.at = now;
+    }
+    if (event.finish == FinishReason::kError && event.error.ok()) event.error = lost_engine_;
   }
 
   void ReportLoad() {
@@ -266,7 +288,8 @@ class Engine::State {
                         .blocks_free = load.blocks_free,
                         .blocks_active = load.blocks_active,
                         .blocks_cached = load.blocks_cached,
-                        .preemptions = load.preemptions});
+                        .preemptions = load.preemptions,
+                        .background_rows = load.background_rows});
   }
 
   const std::unique_ptr<Model> model_;
@@ -274,12 +297,13 @@ class Engine::State {
   const Options options_;
   Telemetry* const telemetry_;
   const Clock* const clock_;
-  std::function<void(std::vector<SequenceEvent>)> handler_;
+  std::function<void(std::vector<SequenceEvent>)> handler_, background_handler_;
 
   // Engine thread.
+  ShadowSteps shadows_;
   std::deque<InFlight> in_flight_;
   absl::flat_hash_map<SequenceId, LastToken> live_;
-  std::vector<SequenceEvent> refused_;
+  std::vector<SequenceEvent> refused_, refused_background_;
   absl::Status lost_engine_;
 
   // Handed over between threads.
@@ -319,6 +343,9 @@ const ModelSpec& Engine::model_spec() const { return state_->model_spec(); }
 void Engine::SetEventHandler(std::function<void(std::vector<SequenceEvent>)> handler) {
   state_->SetEventHandler(std::move(handler));
 }
+void Engine::SetBackgroundHandler(std::function<void(std::vector<SequenceEvent>)> handler) {
+  state_->SetBackgroundHandler(std::move(handler));
+}
 absl::Status Engine::Submit(std::vector<SequenceSpec> sequences) {
   return state_->Submit(std::move(sequences));
 }
@@ -329,6 +356,9 @@ void Engine::SetTenantWeights(std::map<std::string, double> weights) {
   state_->SetTenantWeights(std::move(weights));
 }
 void Engine::SetMaxQueue(int max_queue) { state_->SetMaxQueue(max_queue); }
+void Engine::SetShadowSampling(const ShadowSampling& sampling) {
+  state_->SetShadowSampling(sampling);
+}
 SchedulerLoad Engine::Load() const { return state_->Load(); }
 void Engine::Start() { state_->Start(); }
 void Engine::Stop() { state_->Stop(); }

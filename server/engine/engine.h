@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/base/clock.h"
+#include "server/engine/shadow_steps.h"
 #include "server/model/model.h"
 #include "server/scheduler/scheduler.h"
 #include "server/telemetry/telemetry.h"
@@ -26,6 +27,8 @@ class Engine {
     // The device is lost: nothing further will run. Called once, on the engine thread, after all
     // sequences have ended.
     std::function<void(const absl::Status&)> on_lost;
+    // The routers that shadow routing asks, called on the engine thread. Empty: there is none.
+    ShadowSteps::Routers shadows;
   };
 
   static absl::StatusOr<std::unique_ptr<Engine>> Create(std::unique_ptr<Model> model,
@@ -39,6 +42,10 @@ class Engine {
   // Start.
   void SetEventHandler(std::function<void(std::vector<SequenceEvent>)> handler);
 
+  // The same for background sequences (SequenceSpec::background), which `handler` of
+  // SetEventHandler does not hear of.
+  void SetBackgroundHandler(std::function<void(std::vector<SequenceEvent>)> handler);
+
   // Hands sequences over, all or none. RESOURCE_EXHAUSTED (reason QUEUE_FULL, with retry_after):
   // too many wait. UNAVAILABLE: the engine was stopped or the device is lost. A sequence that the
   // scheduler refuses later ends with an event of kError.
@@ -48,6 +55,8 @@ class Engine {
   void SetTenantWeights(std::map<std::string, double> weights);
   // Replaces scheduler.max_queue, at least 1, for what is submitted from now on; what waits stays.
   void SetMaxQueue(int max_queue);
+  // From the next step on; until then, and where Options::shadows is empty, none is in the sample.
+  void SetShadowSampling(const ShadowSampling& sampling);
   SchedulerLoad Load() const;
 
   // Starts the engine thread; Stop ends it after the step in flight (live sequences get no more

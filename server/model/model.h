@@ -26,6 +26,7 @@ struct ModelSpec {
   int block_tokens = 0;  // positions of a KV block
   std::int64_t num_blocks = 0;
   std::int64_t weight_bytes = 0, kv_bytes = 0;
+  bool shadow_routing = false;  // plans may have shadows
 };
 
 // Owned and called by the engine thread alone.

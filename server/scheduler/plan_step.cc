@@ -33,6 +33,7 @@ std::optional<StepPlan> Scheduler::State::PlanStep(absl::Duration now) {
   plan.decode_rows = plan.rows();
   PlanPrefill(&plan);
   PlanWaiting(&plan);
+  PlanBackground(&plan);
   if (plan.sequences.empty()) {
     uncommitted_.pop_back();
     return std::nullopt;
@@ -73,18 +74,54 @@ void Scheduler::State::PlanPrefill(StepPlan* plan) {
     if (budget == 0) return;
     // Those that decode have their row, and may be about to have another.
     if (sequence->rows_left() == 0 || sequence->decoding()) continue;
+    if (sequence->spec->background) continue;
     PlanRows(sequence, std::min({budget, options_.prefill_chunk, sequence->rows_left()}), plan);
   }
 }
 
 void Scheduler::State::PlanWaiting(StepPlan* plan) {
-  while (plan->rows() < options_.token_budget &&
-         static_cast<int>(running_.size()) < options_.max_batch) {
+  while (plan->rows() < options_.token_budget) {
     Sequence* const sequence = waiting_.Next(now_);
-    if (sequence == nullptr || !Admit(sequence)) return;
+    if (sequence == nullptr || sequence->spec->background) return;
+    if (static_cast<int>(running_.size()) >= options_.max_batch && !PreemptBackground()) return;
+    while (!Admit(sequence)) {
+      if (!PreemptBackground()) return;
+    }
     const int budget = options_.token_budget - plan->rows();
     PlanRows(sequence, std::min({budget, options_.prefill_chunk, sequence->rows_left()}), plan);
   }
+}
+
+// After all others have their rows, so that none is taken from them, and only where none waits.
+void Scheduler::State::PlanBackground(StepPlan* plan) {
+  int rows = options_.background_rows;
+  if (plan->sequences.empty()) {
+    rows = std::min(rows * Options::kBackgroundAlone, options_.prefill_chunk);
+  }
+  rows = std::min(rows, options_.token_budget - plan->rows());
+  const auto has_room = [&] {
+    return rows > 0 && static_cast<int>(plan->sequences.size()) < options_.max_batch;
+  };
+  const auto plan_rows = [&](Sequence* sequence) {
+    const int count = std::min({rows, options_.prefill_chunk, sequence->rows_left()});
+    PlanRows(sequence, count, plan);
+    rows -= count;
+  };
+  for (auto next = running_.rbegin(); next != running_.rend() && has_room(); ++next) {
+    if (!(*next)->spec->background) break;  // they are the last in this order
+    if ((*next)->rows_left() > 0) plan_rows(*next);
+  }
+  while (has_room() && static_cast<int>(running_.size()) < options_.max_batch) {
+    Sequence* const sequence = waiting_.Next(now_);
+    if (sequence == nullptr || !sequence->spec->background || !Admit(sequence)) return;
+    plan_rows(sequence);
+  }
+}
+
+bool Scheduler::State::PreemptBackground() {
+  if (background_running_ == 0) return false;
+  Preempt(*running_.rbegin());
+  return true;
 }
 
 bool Scheduler::State::Admit(Sequence* sequence) {
@@ -110,6 +147,8 @@ bool Scheduler::State::Admit(Sequence* sequence) {
   waiting_.Remove(sequence);
   sequence->place = Sequence::Place::kRunning;
   running_.insert(sequence);
+  background_waiting_ -= sequence->spec->background;
+  background_running_ += sequence->spec->background;
   ++sequence->residence;
   sequence->indexed_blocks = found;
   sequence->planned = sequence->committed = found * options_.block_tokens;
@@ -136,7 +175,7 @@ void Scheduler::State::PlanRows(Sequence* sequence, int rows, StepPlan* plan) {
   planned.first_row = plan->rows();
   planned.num_rows = rows;
   planned.first_position = sequence->planned;
-  planned.first_new_position = sequence->first_new_position;
+  planned.first_new_position = sequence->spec->background ? end : sequence->first_new_position;
   planned.samples = end == sequence->length() && sequence->spec->stopping.max_new_tokens > 0;
   planned.num_output = sequence->num_output();
   planned.block_table.assign(blocks.begin(), blocks.begin() + BlocksFor(end));
@@ -149,8 +188,9 @@ void Scheduler::State::PlanRows(Sequence* sequence, int rows, StepPlan* plan) {
                                            .residence = sequence->residence,
                                            .first_position = planned.first_position,
                                            .num_rows = rows,
-                                           .first_new_position = planned.first_new_position,
+                                           .first_new_position = sequence->first_new_position,
                                            .samples = planned.samples});
+  (sequence->spec->background ? background_rows_ : traffic_rows_) += rows;
   ++sequence->in_flight;
   sequence->planned = end;
   sequence->first_new_position = std::max(sequence->first_new_position, end);
@@ -167,7 +207,12 @@ void Scheduler::State::Preempt(Sequence* sequence) {
   sequence->planned = sequence->committed = sequence->indexed_blocks = 0;
   ++sequence->residence;
   ++sequence->stats.preemptions;
-  ++preemptions_;
+  if (sequence->spec->background) {
+    --background_running_;
+    ++background_waiting_;
+  } else {
+    ++preemptions_;
+  }
   sequence->place = Sequence::Place::kWaiting;
   waiting_.PushFront(sequence, now_);
 }

@@ -38,6 +38,7 @@ absl::Status ValidateOptions(const Scheduler::Options& options) {
                         absl::StrCat("at least max_batch (", options.max_batch, ")"));
   }
   PENSTOCK_RETURN_IF_ERROR(CheckAtLeast("prefill_chunk", options.prefill_chunk, 1));
+  PENSTOCK_RETURN_IF_ERROR(CheckAtLeast("background_rows", options.background_rows, 1));
   PENSTOCK_RETURN_IF_ERROR(CheckAtLeast("max_queue", options.max_queue, 1));
   PENSTOCK_RETURN_IF_ERROR(CheckAtLeast("block_tokens", options.block_tokens, 1));
   if (options.num_blocks < 1 || options.num_blocks > std::numeric_limits<int>::max()) {
@@ -103,7 +104,7 @@ absl::Status Scheduler::State::Enqueue(SequenceSpec spec, absl::Duration now) {
                      "the deadline passed before the request was queued",
                      {.reason = "DEADLINE_EXCEEDED", .field = {}, .retry_after = {}});
   }
-  if (waiting_.size() >= options_.max_queue) {
+  if (!spec.background && waiting_.size() - background_waiting_ >= options_.max_queue) {
     return MakeError(absl::StatusCode::kResourceExhausted,
                      absl::StrCat("the queue is full: ", waiting_.size(), " sequences wait, limit ",
                                   options_.max_queue),
@@ -115,6 +116,7 @@ absl::Status Scheduler::State::Enqueue(SequenceSpec spec, absl::Duration now) {
   auto sequence = std::make_shared<Sequence>(std::move(spec), ++arrivals_, share, &pool_);
   sequence->stats.enqueued = now;
   waiting_.PushBack(sequence.get(), now);
+  background_waiting_ += sequence->spec->background;
   if (deadline != absl::InfiniteDuration()) deadlines_[{deadline, sequence->arrival}] = id;
   live_[id] = std::move(sequence);
   return absl::OkStatus();
@@ -135,6 +137,10 @@ absl::Status Scheduler::State::Validate(const SequenceSpec& spec) const {
   }
   const int max_new_tokens = spec.stopping.max_new_tokens;
   PENSTOCK_RETURN_IF_ERROR(CheckAtLeast("stopping.max_new_tokens", max_new_tokens, 0));
+  if (spec.background && max_new_tokens > 0) {
+    return InvalidField("stopping.max_new_tokens", absl::StrCat(max_new_tokens),
+                        "0 for a background sequence: it answers nobody");
+  }
   // The last token is not fed back: it needs no position.
   const std::int64_t prompt = static_cast<std::int64_t>(spec.prompt.size());
   const std::int64_t positions = prompt + std::max(max_new_tokens, 1) - 1;
@@ -171,8 +177,10 @@ void Scheduler::State::End(const std::shared_ptr<Sequence>& sequence, FinishReas
   PENSTOCK_CHECK(sequence->place != Sequence::Place::kEnded) << "sequence " << sequence->spec->id;
   if (sequence->place == Sequence::Place::kWaiting) {
     waiting_.Remove(sequence.get());
+    background_waiting_ -= sequence->spec->background;
   } else {
     running_.erase(sequence.get());
+    background_running_ -= sequence->spec->background;
   }
   sequence->place = Sequence::Place::kEnded;
   sequence->table.Release();
@@ -188,12 +196,15 @@ void Scheduler::State::End(const std::shared_ptr<Sequence>& sequence, FinishReas
 }
 
 SchedulerLoad Scheduler::State::Load() const {
-  return {.running = static_cast<int>(running_.size()),
-          .waiting = waiting_.size(),
+  return {.running = static_cast<int>(running_.size()) - background_running_,
+          .waiting = waiting_.size() - background_waiting_,
+          .background = background_running_ + background_waiting_,
           .blocks_free = pool_.free(),
           .blocks_active = pool_.active(),
           .blocks_cached = pool_.cached(),
-          .preemptions = preemptions_};
+          .preemptions = preemptions_,
+          .traffic_rows = traffic_rows_,
+          .background_rows = background_rows_};
 }
 
 void Scheduler::State::SetTenantWeights(std::map<std::string, double> weights) {

@@ -19,8 +19,11 @@ namespace penstock {
 struct SchedulerLoad {
   int running = 0;
   int waiting = 0;
+  int background = 0;  // background sequences, in neither of the two above
   std::int64_t blocks_free = 0, blocks_active = 0, blocks_cached = 0;
   std::int64_t preemptions = 0;  // since start
+  // Planned since start, recomputed ones included.
+  std::int64_t traffic_rows = 0, background_rows = 0;
 };
 
 // Continuous batching over a pool of KV blocks: running sequences decode one row a step, and what
@@ -31,7 +34,9 @@ struct SchedulerLoad {
 // starves behind higher ones. One that does not fit the free blocks is not overtaken: the running
 // ones end, and it fits. When blocks run out, the youngest running sequence of the lowest priority
 // (the one it was admitted with) loses its blocks and is computed again later, ahead of its class;
-// what it has answered so far stays. Not thread-safe: the engine thread owns it.
+// what it has answered so far stays. Background sequences (SequenceSpec::background) get rows that
+// the others leave, and lose place and blocks to any that wants them. Not thread-safe: the engine
+// thread owns it.
 class Scheduler {
  public:
   struct Options {
@@ -42,6 +47,10 @@ class Scheduler {
     int max_queue = 1024;         // waiting sequences, over all tenants; preempted ones come on top
     int block_tokens = 16;        // positions of a block
     std::int64_t num_blocks = 0;  // of the pool
+    // Rows that background sequences get in a step beside others; in a step of their own
+    // kBackgroundAlone times as many, at most prefill_chunk: what arrives meanwhile waits for it.
+    int background_rows = 32;
+    static constexpr int kBackgroundAlone = 8;
     bool prefix_cache = true;
     bool share_cache_across_tenants = false;
     // Steps that may be planned but not committed, 1–4. 2: a step is planned while the one before

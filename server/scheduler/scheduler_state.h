@@ -70,9 +70,12 @@ class Scheduler::State {
   void PlanDecode(StepPlan* plan);
   void PlanPrefill(StepPlan* plan);
   void PlanWaiting(StepPlan* plan);
+  void PlanBackground(StepPlan* plan);
   void PlanRows(Sequence* sequence, int rows, StepPlan* plan);
   bool Admit(Sequence* sequence);
   void Preempt(Sequence* sequence);
+  // Preempts a running background sequence without rows in the plan being made. False: none runs.
+  bool PreemptBackground();
 
   void CommitSequence(const Planned& planned, const SequenceResult& result);
   void OfferToCache(Sequence* sequence);
@@ -91,6 +94,8 @@ class Scheduler::State {
   std::vector<SequenceEvent> events_;
   absl::Duration now_ = -absl::InfiniteDuration();
   std::uint64_t arrivals_ = 0, plans_ = 0;
+  int background_running_ = 0, background_waiting_ = 0;
+  std::int64_t traffic_rows_ = 0, background_rows_ = 0;
   std::int64_t preemptions_ = 0;
   absl::Duration last_admission_ = absl::InfiniteDuration();  // infinite: none yet
   absl::Duration admission_interval_;                         // smoothed

@@ -62,6 +62,10 @@ struct SequenceSpec {
   absl::Duration deadline = absl::InfiniteDuration();  // on Clock::Monotonic
   std::string cache_salt;
   bool bypass_cache = false;  // neither reads the prefix cache nor adds to it
+  // Work of the server's own, which nobody waits for: it runs in what the others leave of a step,
+  // loses its place to any of them, and its rows are left out of every count. `priority` means
+  // nothing then; max_new_tokens is 0.
+  bool background = false;
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };

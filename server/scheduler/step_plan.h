@@ -23,8 +23,8 @@ struct PlannedSequence {
   int first_row = 0;
   int num_rows = 0;
   int first_position = 0;
-  // Rows at positions below this were computed before a preemption: they are left out of every
-  // count.
+  // Rows at positions below this were computed before a preemption, or are no traffic
+  // (SequenceSpec::background): they are left out of every count.
   int first_new_position = 0;
   bool samples = false;  // the last row's logits give the sequence's next token
   int num_output = 0;    // tokens sampled so far (the position of the draw), pending ones included
@@ -42,6 +42,9 @@ struct StepPlan {
   // The first rows, one a sequence: of running sequences whose prompt was complete before. The rest
   // is prefill, and what is computed again after a preemption.
   int decode_rows = 0;
+  // Routers that are asked, beside the one that serves it, about every row of the step: what they
+  // say is counted and changes nothing. Empty for most steps.
+  std::vector<std::shared_ptr<const LoadedRouter>> shadows;
 
   int rows() const { return static_cast<int>(token_ids.size()); }
 };
@@ -65,6 +68,8 @@ struct StepResult {
   int routing_steps = 1;  // steps that `routing` covers; 0: a later result will tell of this one
   std::vector<RouterStepShare> routers;
   int expert_passes = 0;
+  std::vector<ShadowCounts> shadows;  // iff the plan has shadows
+  absl::Duration shadow_time;         // what they added to the step
 };
 
 }  // namespace penstock

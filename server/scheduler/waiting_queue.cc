@@ -49,6 +49,7 @@ void WaitingQueue::Remove(Sequence* sequence) {
 }
 
 int WaitingQueue::EffectivePriority(const Sequence& sequence, absl::Duration now) const {
+  if (sequence.spec->background) return kBackgroundPriority;
   if (now - sequence.aged_from < aging_) return sequence.spec->priority;  // division is slow
   absl::Duration rest;
   const std::int64_t risen = absl::IDivDuration(now - sequence.aged_from, aging_, &rest);

@@ -13,6 +13,8 @@
 namespace penstock {
 
 inline constexpr int kMaxPriority = 9;
+// Of background sequences, however long they wait: below all others.
+inline constexpr int kBackgroundPriority = -1;
 
 // Next is the sequence of the highest effective priority; among equals that of the tenant served
 // least (FairShare); among equals the one that arrived first. The effective priority is the

@@ -21,6 +21,30 @@ struct RoutingCounts {
   double topk_mass = 0;             // Σ over rows of Σ_{i∈S} p_i
 };
 
+// What one router (`shadow`) would have decided in one layer for rows of one step that another
+// (`router`) served, on the hidden states that the serving one saw. Additive. Rows that
+// RoutingCounts leaves out are left out here too.
+struct ShadowCounts {
+  std::string router, shadow;
+  int layer = 0;  // index in model.layers
+  std::int64_t rows = 0;
+  std::int64_t overlap = 0;  // Σ over rows of |S_router ∩ S_shadow|, of k each
+  // Rows of two routers that have logits, and their Σ KL(p_router ‖ p_shadow), nats.
+  std::int64_t kl_rows = 0;
+  double kl = 0;
+  double entropy = 0;  // Σ over rows of the shadow's −Σ_e p ln p, nats
+  std::vector<std::int64_t>
+      slots;                // [E]: rows that the shadow sends to each expert; sums to k · rows
+  std::int64_t failed = 0;  // further rows, for which the shadow's logits were not finite
+};
+
+// Whether other routers were asked for a step's rows.
+enum class ShadowOutcome {
+  kNone,     // the step is not in the sample
+  kCounted,  // they were
+  kSkipped,  // it is in the sample, and the bound on their cost left no room
+};
+
 struct RouterStepShare {
   std::string router;
   std::int64_t rows = 0;       // each counted once, not per layer
@@ -45,6 +69,9 @@ struct StepEvent {
       1;  // steps that `routing` covers: a GPU's counters are not read after every one
   std::vector<TokenGap> gaps;
   int expert_passes = 0;  // grouped expert products of the step: one per sparse layer
+  ShadowOutcome shadow = ShadowOutcome::kNone;
+  std::vector<ShadowCounts> shadows = {};  // per pair of routers and layer
+  absl::Duration shadow_time = {};         // of `duration`, spent on them
 };
 
 enum class Api { kGrpc, kOip, kOpenAi };
@@ -73,8 +100,9 @@ struct LoadEvent {
   std::int64_t waiting = 0;
   std::int64_t blocks_free = 0;
   std::int64_t blocks_active = 0;
-  std::int64_t blocks_cached = 0;  // reusable content, held by no sequence
-  std::int64_t preemptions = 0;    // since start
+  std::int64_t blocks_cached = 0;    // reusable content, held by no sequence
+  std::int64_t preemptions = 0;      // since start
+  std::int64_t background_rows = 0;  // since start: of texts scored again under other arms
 };
 
 }  // namespace penstock

@@ -73,6 +73,26 @@ inline constexpr Metric kIdle{"penstock_experts_idle", kGauge,
 inline constexpr Metric kTopkMass{"penstock_router_topk_mass_ratio", kGauge,
                                   "Mean probability of the chosen experts together, last 60 s."};
 
+// Shadow routing: what the other loaded routers say of a sample of steps.
+inline constexpr Metric kShadowOverlap{
+    "penstock_shadow_overlap_ratio", kGauge,
+    "Share of a router's chosen experts that a shadow router chose too, mean over layers, last "
+    "60 s."};
+inline constexpr Metric kShadowKl{
+    "penstock_shadow_kl_nats", kGauge,
+    "KL(router || shadow) of the routing probabilities, mean over layers, last 60 s."};
+inline constexpr Metric kShadowRows{"penstock_shadow_rows_total", kCounter,
+                                    "Token rows of a router that a shadow router was asked about, "
+                                    "each counted once, not per layer."};
+inline constexpr Metric kShadowFailedRows{
+    "penstock_shadow_failed_rows_total", kCounter,
+    "Rows, over all layers, for which a shadow router's logits were not finite."};
+inline constexpr Metric kShadowSteps{
+    "penstock_shadow_steps_total", kCounter,
+    "Forward passes in the sample of shadow routing: counted, or skipped for their cost."};
+inline constexpr Metric kShadowSeconds{"penstock_shadow_seconds_total", kCounter,
+                                       "Step time that shadow routing took."};
+
 // State.
 inline constexpr Metric kRunning{"penstock_requests_running", kGauge, "Sequences in the batch."};
 inline constexpr Metric kWaiting{"penstock_requests_waiting", kGauge, "Sequences in the queue."};
@@ -91,6 +111,12 @@ inline constexpr Metric kTenantThrottled{"penstock_tenant_throttled_total", kCou
 // Experiments.
 inline constexpr Metric kAssignments{"penstock_experiment_assignments_total", kCounter,
                                      "Requests that ended after an experiment chose their router."};
+inline constexpr Metric kPairedTexts{
+    "penstock_paired_texts_total", kCounter,
+    "Finished requests' texts chosen to be scored under the other arms, by what became of them."};
+inline constexpr Metric kPairedRows{
+    "penstock_paired_rows_total", kCounter,
+    "Token rows computed to score texts under other arms, counted nowhere else."};
 
 // Server and process.
 inline constexpr Metric kReload{"penstock_config_last_reload_successful", kGauge,
@@ -112,6 +138,22 @@ inline constexpr Metric kStartTime{"process_start_time_seconds", kGauge,
 inline constexpr Metric kExpertTokens{
     "penstock_expert_tokens_total", kCounter,
     "Token rows routed to an expert; over a layer's experts they sum to k times the rows."};
+
+inline constexpr Metric kShadowLayerOverlap{
+    "penstock_shadow_layer_overlap_ratio", kGauge,
+    "Share of a router's chosen experts that a shadow router chose too, last 60 s."};
+inline constexpr Metric kShadowLayerKl{
+    "penstock_shadow_layer_kl_nats", kGauge,
+    "KL(router || shadow) of the routing probabilities, last 60 s."};
+inline constexpr Metric kShadowLayerEntropy{
+    "penstock_shadow_layer_entropy_ratio", kGauge,
+    "Mean entropy of the shadow router's probabilities over ln(experts), last 60 s."};
+inline constexpr Metric kShadowLayerLoadEntropy{
+    "penstock_shadow_layer_load_entropy_ratio", kGauge,
+    "Entropy of the loads that the shadow router would make over ln(experts), last 60 s."};
+inline constexpr Metric kShadowLayerImbalance{
+    "penstock_shadow_layer_imbalance_ratio", kGauge,
+    "Load of the expert busiest under the shadow router over the mean load, last 60 s."};
 
 }  // namespace metrics
 }  // namespace penstock

@@ -3,6 +3,7 @@
 #include "server/telemetry/process_metrics.h"
 #include "server/telemetry/prometheus_telemetry.h"
 #include "server/telemetry/router_series.h"
+#include "server/telemetry/shadow_series.h"
 
 namespace penstock {
 namespace {
@@ -18,11 +19,13 @@ std::string PrometheusTelemetry::ServeMetrics() const {
     std::lock_guard<std::mutex> lock(mutex_);
     AddRouters(&exposition);
     AddSteps(&exposition);
+    AddShadowCounters(&exposition);
     AddState(&exposition);
     AddTenants(&exposition);
     AddExperiments(&exposition);
   }
   AddExpertMeasures(&exposition);
+  AddShadowMeasures(/*by_layer=*/false, &exposition);
   exposition.Add(metrics::kBuild, {options_.build.begin(), options_.build.end()}, 1);
   AddProcessMetrics(&exposition);
   return exposition.Text();
@@ -40,6 +43,7 @@ std::string PrometheusTelemetry::ServeExpertMetrics() const {
       }
     }
   }
+  AddShadowMeasures(/*by_layer=*/true, &exposition);
   return exposition.Text();
 }
 
@@ -97,6 +101,38 @@ void PrometheusTelemetry::AddExpertMeasures(Exposition* exposition) const {
   }
 }
 
+void PrometheusTelemetry::AddShadowCounters(Exposition* exposition) const {
+  exposition->Add(metrics::kShadowSteps, {{"result", "counted"}},
+                  static_cast<double>(shadow_steps_));
+  exposition->Add(metrics::kShadowSteps, {{"result", "skipped"}},
+                  static_cast<double>(skipped_shadow_steps_));
+  exposition->Add(metrics::kShadowSeconds, {}, absl::ToDoubleSeconds(shadow_time_));
+  for (const auto& [pair, series] : shadows_) {
+    const MetricLabels labels = {{"router", pair.first}, {"shadow", pair.second}};
+    exposition->Add(metrics::kShadowRows, labels, static_cast<double>(series->rows()));
+    exposition->Add(metrics::kShadowFailedRows, labels, static_cast<double>(series->failed_rows()));
+  }
+}
+
+void PrometheusTelemetry::AddShadowMeasures(bool by_layer, Exposition* exposition) const {
+  const std::int64_t second = NowSecond();
+  std::vector<RouterPair> pairs;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [pair, series] : shadows_) pairs.push_back(pair);
+  }
+  for (const RouterPair& pair : pairs) {
+    std::vector<ShadowLayerMeasures> layers;
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      const auto found = shadows_.find(pair);
+      if (found == shadows_.end()) continue;  // unloaded since
+      layers = found->second->MeasuresAt(second);
+    }
+    (by_layer ? AddShadowLayers : AddShadowMeans)(layers, pair.first, pair.second, exposition);
+  }
+}
+
 void PrometheusTelemetry::AddState(Exposition* exposition) const {
   exposition->Add(metrics::kRunning, {}, static_cast<double>(load_.running));
   exposition->Add(metrics::kWaiting, {}, static_cast<double>(load_.waiting));
@@ -130,6 +166,12 @@ void PrometheusTelemetry::AddExperiments(Exposition* exposition) const {
                      {"reason", labels[3]}},
                     static_cast<double>(count));
   }
+  for (const auto& [labels, count] : paired_texts_) {
+    exposition->Add(metrics::kPairedTexts,
+                    {{"experiment", labels.first}, {"result", labels.second}},
+                    static_cast<double>(count));
+  }
+  exposition->Add(metrics::kPairedRows, {}, static_cast<double>(load_.background_rows));
 }
 
 }  // namespace penstock

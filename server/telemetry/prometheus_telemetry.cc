@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/error.h"
 #include "server/telemetry/router_series.h"
+#include "server/telemetry/shadow_series.h"
 
 namespace penstock {
 namespace {
@@ -80,6 +81,18 @@ void PrometheusTelemetry::OnStep(const StepEvent& step) {
   for (const RoutingCounts& counts : step.routing) {
     if (RouterSeries* router = FindRouter(counts.router)) router->experts.Add(second, counts);
   }
+  for (const ShadowCounts& counts : step.shadows) {
+    if (FindRouter(counts.router) == nullptr || FindRouter(counts.shadow) == nullptr) continue;
+    std::unique_ptr<ShadowSeries>& series = shadows_[{counts.router, counts.shadow}];
+    if (series == nullptr) {
+      series =
+          std::make_unique<ShadowSeries>(options_.layers, options_.num_experts, options_.top_k);
+    }
+    series->Add(second, counts);
+  }
+  shadow_steps_ += step.shadow == ShadowOutcome::kCounted;
+  skipped_shadow_steps_ += step.shadow == ShadowOutcome::kSkipped;
+  shadow_time_ += step.shadow_time;
   for (const TokenGap& gap : step.gaps) {
     if (RouterSeries* router = FindRouter(gap.router)) router->AddGap(gap.gap);
   }
@@ -112,6 +125,9 @@ void PrometheusTelemetry::OnRoutersLoaded(const std::vector<std::string>& names)
   std::lock_guard<std::mutex> lock(mutex_);
   const absl::flat_hash_set<std::string> loaded(names.begin(), names.end());
   std::erase_if(routers_, [&](const auto& entry) { return !loaded.contains(entry.first); });
+  std::erase_if(shadows_, [&](const auto& entry) {
+    return !loaded.contains(entry.first.first) || !loaded.contains(entry.first.second);
+  });
   for (const std::string& name : names) {
     std::unique_ptr<RouterSeries>& series = routers_[name];
     if (series == nullptr) {
@@ -129,6 +145,11 @@ void PrometheusTelemetry::OnThrottled(std::string_view tenant, std::string_view 
 void PrometheusTelemetry::OnReload(bool successful) {
   std::lock_guard<std::mutex> lock(mutex_);
   reload_successful_ = successful;
+}
+
+void PrometheusTelemetry::OnPairedText(std::string_view experiment, std::string_view result) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  ++paired_texts_[{std::string(experiment), std::string(result)}];
 }
 
 void PrometheusTelemetry::SetTenants(const std::vector<std::string>& names) {

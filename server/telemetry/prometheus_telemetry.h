@@ -23,6 +23,7 @@
 namespace penstock {
 
 struct RouterSeries;  // router_series.h
+class ShadowSeries;   // shadow_series.h
 
 // Events cost vector adds under one mutex; text is made outside of it, at a scrape. Series of a
 // router exist from the OnRoutersLoaded that first names it to the one that no longer does; loaded
@@ -50,6 +51,7 @@ class PrometheusTelemetry final : public Telemetry {
   void OnRoutersLoaded(const std::vector<std::string>& names) override;
   void OnThrottled(std::string_view tenant, std::string_view reason) override;
   void OnReload(bool successful) override;
+  void OnPairedText(std::string_view experiment, std::string_view result) override;
 
   // After a reload. Series of tenants that are no longer configured disappear.
   void SetTenants(const std::vector<std::string>& names);
@@ -74,6 +76,9 @@ class PrometheusTelemetry final : public Telemetry {
   void AddSteps(Exposition* exposition) const;
   void AddRouters(Exposition* exposition) const;
   void AddExpertMeasures(Exposition* exposition) const;
+  void AddShadowCounters(Exposition* exposition) const;
+  // Gauges of all pairs of routers; `by_layer`: those of the slower page.
+  void AddShadowMeasures(bool by_layer, Exposition* exposition) const;
   void AddState(Exposition* exposition) const;
   void AddTenants(Exposition* exposition) const;
   void AddExperiments(Exposition* exposition) const;
@@ -85,13 +90,18 @@ class PrometheusTelemetry final : public Telemetry {
   std::vector<std::unique_ptr<prometheus::Histogram>> step_durations_, step_rows_;  // by StepPhase
   std::unique_ptr<prometheus::Histogram> step_routers_;
   std::int64_t expert_passes_ = 0;
+  using RouterPair = std::pair<std::string, std::string>;  // {serving router, shadow}
+  std::map<RouterPair, std::unique_ptr<ShadowSeries>> shadows_;
+  std::int64_t shadow_steps_ = 0, skipped_shadow_steps_ = 0;
+  absl::Duration shadow_time_;
   LoadEvent load_;
   bool reload_successful_ = true;  // the first load was, or there were no server
   absl::flat_hash_set<std::string> tenants_;
   LabelledCounts tenant_requests_, tenant_tokens_,
       tenant_throttled_;  // {tenant, code | kind | reason}
   std::map<std::array<std::string, 4>, std::int64_t>
-      assignments_;  // {experiment, revision, arm, reason}
+      assignments_;              // {experiment, revision, arm, reason}
+  LabelledCounts paired_texts_;  // {experiment, result}
 };
 
 }  // namespace penstock

@@ -24,6 +24,9 @@ class Telemetry {
   // "concurrent" or "queue".
   virtual void OnThrottled(std::string_view tenant, std::string_view reason) = 0;
   virtual void OnReload(bool successful) = 0;
+  // A finished request's text that was to be scored again under the other arms of its experiment;
+  // result: "scored", "queue_full", "over_cost", "too_late" or "failed".
+  virtual void OnPairedText(std::string_view experiment, std::string_view result) = 0;
 };
 
 }  // namespace penstock

@@ -1,9 +1,11 @@
 // Kernels that work row by row: against plain arithmetic, and for bits that don't depend on a row's
 // place.
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
 #include "kernels/combine.h"
+#include "kernels/divergence.h"
 #include "kernels/entropy.h"
 #include "kernels/gated_silu.h"
 #include "kernels/rms_norm.h"
@@ -235,6 +237,44 @@ TEST_P(RowKernels, EntropyIsThatOfTheDistribution) {
     }
     EXPECT_NEAR(EntropyCpu(p.data(), count), want, 2e-6 * (1 + want)) << count;
   }
+}
+
+// Σ p_a (ln p_a − ln p_b) in fp64, from log-softmax.
+double DivergenceOf(const std::vector<float>& a, const std::vector<float>& b) {
+  const auto log_sum = [](const std::vector<float>& z) {
+    const double top = *std::max_element(z.begin(), z.end());
+    double sum = 0;
+    for (const double v : z) sum += std::exp(v - top);
+    return top + std::log(sum);
+  };
+  const double total_a = log_sum(a), total_b = log_sum(b);
+  double kl = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double log_a = a[i] - total_a;
+    kl += std::exp(log_a) * (log_a - (b[i] - total_b));
+  }
+  return kl;
+}
+
+TEST_P(RowKernels, DivergenceIsThatOfTheTwoSoftmaxes) {
+  for (const std::int64_t count : {1, 3, 4, 16, 60, 61, 256}) {
+    const auto size = static_cast<std::size_t>(count);
+    std::vector<float> a(size), b(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      a[i] = static_cast<float>(std::sin(3.0 * static_cast<double>(i)) * 4 + 100);
+      b[i] = static_cast<float>(std::cos(5.0 * static_cast<double>(i)) * 3 - 20);
+    }
+    const double want = DivergenceOf(a, b);
+    EXPECT_NEAR(DivergenceCpu(a.data(), b.data(), count), want, 1e-5 * (1 + want)) << count;
+    EXPECT_EQ(DivergenceCpu(a.data(), a.data(), count), 0) << count;
+  }
+}
+
+TEST_P(RowKernels, DivergenceCountsWhatUnderflows) {
+  // e^-300 is zero in fp32, and ln of it is not.
+  const std::vector<float> a = {0, 0, -300}, b = {0, -300, 0};
+  EXPECT_NEAR(DivergenceCpu(a.data(), b.data(), 3), DivergenceOf(a, b), 1e-4);
+  EXPECT_GT(DivergenceCpu(a.data(), b.data(), 3), 149);
 }
 
 PENSTOCK_INSTANTIATE_KERNEL_TEST(RowKernels);

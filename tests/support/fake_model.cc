@@ -15,7 +15,7 @@ TokenId FakeNextToken(const std::vector<TokenId>& tokens, const std::string& fin
   return first_token + static_cast<TokenId>((hash >> 20) % tokens_span);
 }
 
-FakeModel::FakeModel(Options options) : options_(options) {
+FakeModel::FakeModel(Options options) : options_(std::move(options)) {
   spec_.name = "fake";
   spec_.backend = "fake";
   spec_.dtype = "float32";
@@ -28,6 +28,7 @@ FakeModel::FakeModel(Options options) : options_(options) {
   spec_.max_context = options.max_context;
   spec_.block_tokens = options.block_tokens;
   spec_.num_blocks = options.num_blocks;
+  spec_.shadow_routing = options.shadow_routing;
 }
 
 void FakeModel::Submit(const StepPlan& plan) { submitted_.push_back(&plan); }
@@ -40,6 +41,7 @@ absl::StatusOr<StepResult> FakeModel::Await() {
   PENSTOCK_CHECK(!submitted_.empty()) << "Await without Submit";
   const StepPlan& plan = *submitted_.front();
   submitted_.pop_front();
+  if (options_.on_step != nullptr) options_.on_step();
   if (!next_step_.ok()) return std::exchange(next_step_, absl::OkStatus());
 
   StepResult result;
@@ -60,6 +62,21 @@ absl::StatusOr<StepResult> FakeModel::Await() {
       RoutingCounts counts{
           .router = router, .layer = layer, .rows = count, .slots = {count, count, 0, 0}};
       result.routing.push_back(std::move(counts));
+    }
+  }
+  if (plan.shadows.empty()) return result;
+  result.shadow_time = options_.shadow_time;
+  for (const auto& [router, count] : rows) {
+    for (const auto& shadow : plan.shadows) {
+      if (shadow->name == router) continue;
+      for (const int layer : spec_.sparse_layers) {
+        result.shadows.push_back({.router = router,
+                                  .shadow = shadow->name,
+                                  .layer = layer,
+                                  .rows = count,
+                                  .overlap = count,
+                                  .slots = {count, 0, count, 0}});
+      }
     }
   }
   return result;

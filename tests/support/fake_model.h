@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <string>
@@ -27,6 +28,9 @@ class FakeModel final : public Model {
     int block_tokens = 4;
     std::int64_t num_blocks = 256;
     int max_context = 256;
+    bool shadow_routing = false;
+    absl::Duration shadow_time;               // of a step whose plan has shadows
+    std::function<void()> on_step = nullptr;  // while a step runs
   };
 
   FakeModel() : FakeModel(Options{}) {}

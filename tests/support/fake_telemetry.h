@@ -23,11 +23,17 @@ class FakeTelemetry final : public Telemetry {
     Keep(throttled_, {std::string(tenant), std::string(reason)});
   }
   void OnReload(bool successful) override { Keep(reloads_, successful); }
+  void OnPairedText(std::string_view experiment, std::string_view result) override {
+    Keep(paired_texts_, {std::string(experiment), std::string(result)});
+  }
 
   std::vector<StepEvent> steps() const { return Copy(steps_); }
   std::vector<RequestEvent> requests() const { return Copy(requests_); }
   std::vector<std::vector<std::string>> routers() const { return Copy(routers_); }
   std::vector<std::pair<std::string, std::string>> throttled() const { return Copy(throttled_); }
+  std::vector<std::pair<std::string, std::string>> paired_texts() const {
+    return Copy(paired_texts_);
+  }
   LoadEvent load() const { return Copy(load_); }
 
  private:
@@ -48,6 +54,7 @@ class FakeTelemetry final : public Telemetry {
   std::vector<std::vector<std::string>> routers_;
   std::vector<std::pair<std::string, std::string>> throttled_;
   std::vector<bool> reloads_;
+  std::vector<std::pair<std::string, std::string>> paired_texts_;
   LoadEvent load_;
 };
 

@@ -31,7 +31,12 @@ struct StepRouting {
   std::vector<RoutingCounts> counts;
   std::vector<absl::Duration> router_time;  // [batch.routers]: CPU time of routing
   int expert_passes = 0;
+  std::vector<ShadowCounts> shadows;
+  absl::Duration shadow_time;  // on the clock: every row of the step waits for it
 };
+
+// Rows of one router from which on its own products are worth sharing out.
+inline constexpr std::size_t kManyRouterRows = 64;
 
 class FeedForward {
  public:
@@ -52,6 +57,10 @@ class FeedForward {
                  Scratch& gathered) const;
   void Count(const StepBatch& batch, const RouterRows& group, const float* probabilities,
              const StepRouting& routing, RoutingCounts& counts) const;
+  // Counts what the step's shadows say of this layer's rows beside `decisions`, those of
+  // batch.routers.
+  void CountShadows(int layer, int sparse, const StepBatch& batch, const void* x,
+                    const std::vector<Routing>& decisions, StepRouting& routing);
   void SortByExpert(std::int64_t rows);
 
   const ModelConfig& config_;

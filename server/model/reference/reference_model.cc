@@ -117,6 +117,7 @@ ModelSpec SpecOf(const ReferenceWeights& weights, const KvCache& cache,
   spec.num_blocks = cache.blocks();
   spec.weight_bytes = weights.bytes();
   spec.kv_bytes = cache.bytes();
+  spec.shadow_routing = true;
   return spec;
 }
 

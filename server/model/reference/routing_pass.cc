@@ -17,9 +17,6 @@
 namespace penstock {
 namespace {
 
-// Rows of one router from which on its own products are worth sharing out.
-constexpr std::size_t kManyRows = 64;
-
 absl::Duration ThreadTime() {
   timespec time;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
@@ -61,7 +58,8 @@ Routing FeedForward::Decide(int sparse, const StepBatch& batch, const RouterRows
   return {.experts = decided.experts.contiguous(),
           .weights = decided.weights.contiguous(),
           .probabilities = decided.probabilities.contiguous(),
-          .finite = decided.finite.contiguous()};
+          .finite = decided.finite.contiguous(),
+          .logits = decided.logits.defined() ? decided.logits.contiguous() : at::Tensor()};
 }
 
 void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const void* x,
@@ -75,7 +73,7 @@ void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const voi
   // Routers of many rows share their own products out over all threads; of few, a thread takes a
   // router.
   std::vector<Routing> decisions(batch.routers.size());
-  ParallelFor(static_cast<std::int64_t>(decisions.size()), largest >= kManyRows,
+  ParallelFor(static_cast<std::int64_t>(decisions.size()), largest >= kManyRouterRows,
               [&](int worker, std::int64_t i) {
                 const auto g = static_cast<std::size_t>(i);
                 const absl::Duration before = ThreadTime();
@@ -114,6 +112,7 @@ void FeedForward::Route(int layer, int sparse, const StepBatch& batch, const voi
     Count(batch, group, probabilities.const_data_ptr<float>(), routing, counts);
     routing.counts.push_back(std::move(counts));
   }
+  if (!batch.shadows.empty()) CountShadows(layer, sparse, batch, x, decisions, routing);
 }
 
 // Rows whose request fails leave the counts from the layer on where they did.

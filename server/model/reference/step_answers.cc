@@ -149,6 +149,8 @@ StepResult AnswerStep(const StepBatch& batch, const ModelSpec& spec, Element ele
   }
   result.routing = std::move(routing.counts);
   result.expert_passes = routing.expert_passes;
+  result.shadows = std::move(routing.shadows);
+  result.shadow_time = routing.shadow_time;
   return result;
 }
 

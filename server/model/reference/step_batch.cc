@@ -1,6 +1,7 @@
 #include "server/model/reference/step_batch.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "server/base/check.h"
 
@@ -13,6 +14,21 @@ RouterRows& RowsOf(StepBatch& batch, const std::shared_ptr<const LoadedRouter>& 
   if (found != batch.routers.end()) return *found;
   batch.routers.push_back({.router = router, .rows = {}});
   return batch.routers.back();
+}
+
+void AddShadows(const StepPlan& plan, StepBatch& batch) {
+  for (const std::shared_ptr<const LoadedRouter>& shadow : plan.shadows) {
+    RouterRows rows{.router = shadow, .rows = {}};
+    for (const PlannedSequence& planned : plan.sequences) {
+      if (planned.spec->router->name == shadow->name) continue;
+      for (std::int32_t row = planned.first_row; row < planned.first_row + planned.num_rows;
+           ++row) {
+        if (batch.counted[static_cast<std::size_t>(row)]) rows.rows.push_back(row);
+      }
+    }
+    rows.counted_rows = static_cast<std::int64_t>(rows.rows.size());
+    if (!rows.rows.empty()) batch.shadows.push_back(std::move(rows));
+  }
 }
 
 }  // namespace
@@ -53,6 +69,7 @@ StepBatch ArrangeStep(const StepPlan& plan, std::int64_t vocab_size, std::int64_
     }
   }
   PENSTOCK_CHECK_EQ(row, rows);
+  AddShadows(plan, batch);
   return batch;
 }
 

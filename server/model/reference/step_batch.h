@@ -10,7 +10,7 @@
 
 namespace penstock {
 
-// The rows of one router.
+// The rows of one router: those that it serves, or that it is asked about as a shadow.
 struct RouterRows {
   std::shared_ptr<const LoadedRouter> router;
   std::vector<std::int32_t> rows;  // ascending
@@ -27,6 +27,9 @@ struct StepBatch {
   std::vector<std::int32_t> sequences;  // [rows]: index in plan->sequences
   std::vector<char> counted;            // [rows]: not computed before a preemption
   std::vector<RouterRows> routers;      // in order of first row
+  // Of each of the plan's shadows the counted rows that no router of its name serves; those without
+  // any are left out.
+  std::vector<RouterRows> shadows;
 };
 
 // `plan` must outlive the result. Tokens, positions and blocks are checked against the bounds: a

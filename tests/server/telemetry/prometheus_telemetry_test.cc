@@ -47,6 +47,30 @@ std::map<std::string, double> Samples(const std::string& page) {
   return samples;
 }
 
+// Layer 1: of `rows` rows `overlap` choices shared; layer 3: all shared.
+StepEvent ShadowStep(std::int64_t rows, std::int64_t overlap, double kl) {
+  StepEvent step;
+  step.shadow = ShadowOutcome::kCounted;
+  step.shadow_time = absl::Milliseconds(2);
+  step.shadows.push_back({.router = "a",
+                          .shadow = "b",
+                          .layer = 1,
+                          .rows = rows,
+                          .overlap = overlap,
+                          .kl_rows = rows,
+                          .kl = kl,
+                          .entropy = static_cast<double>(rows) * std::log(kExperts) / 2,
+                          .slots = {kTopK * rows, 0, 0, 0},
+                          .failed = 1});
+  step.shadows.push_back({.router = "a",
+                          .shadow = "b",
+                          .layer = 3,
+                          .rows = rows,
+                          .overlap = kTopK * rows,
+                          .slots = {rows, rows, 0, 0}});
+  return step;
+}
+
 class PrometheusTelemetryTest : public testing::Test {
  protected:
   PrometheusTelemetryTest() {
@@ -110,9 +134,11 @@ class PrometheusTelemetryTest : public testing::Test {
   void Exercise() {
     telemetry_->OnStep(Step("a", {10, 6, 4, 0}));
     telemetry_->OnStep(Step("b", {1, 1, 1, 1}));
+    telemetry_->OnStep(ShadowStep(4, 2, 3));
     RequestEvent request = Request("acme", "a");
     request.experiment = "e";
     telemetry_->OnRequestFinished(request);
+    telemetry_->OnPairedText("e", "scored");
     telemetry_->OnThrottled("acme", "concurrent");
     telemetry_->OnLoad({.running = 2,
                         .waiting = 1,
@@ -397,6 +423,49 @@ TEST_F(PrometheusTelemetryTest, TheReadmeListsExactlyTheSeriesThatExist) {
   }
   EXPECT_THAT(served, SizeIs(testing::Gt(30)));
   EXPECT_EQ(served, listed);
+}
+
+TEST_F(PrometheusTelemetryTest, ShadowGaugesAreMeansOverLayersOfTheLastMinute) {
+  telemetry_->OnStep(ShadowStep(4, 2, 3));
+  clock_.Advance(absl::Seconds(1));
+  telemetry_->OnStep(ShadowStep(6, 8, 1));
+  StepEvent skipped;
+  skipped.shadow = ShadowOutcome::kSkipped;
+  telemetry_->OnStep(skipped);
+  std::map<std::string, double> page = Scrape();
+  EXPECT_DOUBLE_EQ(page.at(R"(penstock_shadow_overlap_ratio{router="a",shadow="b"})"), 0.75);
+  EXPECT_DOUBLE_EQ(page.at(R"(penstock_shadow_kl_nats{router="a",shadow="b"})"), 0.4)
+      << "of the layer that has it";
+  EXPECT_EQ(page.at(R"(penstock_shadow_rows_total{router="a",shadow="b"})"), 10);
+  EXPECT_EQ(page.at(R"(penstock_shadow_failed_rows_total{router="a",shadow="b"})"), 2);
+  EXPECT_EQ(page.at(R"(penstock_shadow_steps_total{result="counted"})"), 2);
+  EXPECT_EQ(page.at(R"(penstock_shadow_steps_total{result="skipped"})"), 1);
+  EXPECT_DOUBLE_EQ(page.at("penstock_shadow_seconds_total"), 0.004);
+  const std::string slow = telemetry_->ServeExpertMetrics();
+  const auto layers = Samples(slow);
+  EXPECT_DOUBLE_EQ(
+      layers.at(R"(penstock_shadow_layer_overlap_ratio{router="a",shadow="b",layer="1"})"), 0.5);
+  EXPECT_DOUBLE_EQ(
+      layers.at(R"(penstock_shadow_layer_overlap_ratio{router="a",shadow="b",layer="3"})"), 1);
+  EXPECT_DOUBLE_EQ(
+      layers.at(R"(penstock_shadow_layer_entropy_ratio{router="a",shadow="b",layer="1"})"), 0.5);
+  EXPECT_DOUBLE_EQ(
+      layers.at(R"(penstock_shadow_layer_imbalance_ratio{router="a",shadow="b",layer="1"})"),
+      kExperts);
+  EXPECT_FALSE(
+      layers.contains(R"(penstock_shadow_layer_kl_nats{router="a",shadow="b",layer="3"})"));
+  clock_.Advance(absl::Seconds(61));
+  page = Scrape();
+  EXPECT_FALSE(page.contains(R"(penstock_shadow_overlap_ratio{router="a",shadow="b"})"));
+  EXPECT_EQ(page.at(R"(penstock_shadow_rows_total{router="a",shadow="b"})"), 10);
+}
+
+TEST_F(PrometheusTelemetryTest, ShadowSeriesGoWithEitherRouter) {
+  telemetry_->OnStep(ShadowStep(4, 2, 3));
+  telemetry_->OnRoutersLoaded({"a"});
+  EXPECT_THAT(telemetry_->ServeMetrics(), Not(HasSubstr("shadow=\"b\"")));
+  telemetry_->OnStep(ShadowStep(4, 2, 3));
+  EXPECT_THAT(telemetry_->ServeMetrics(), Not(HasSubstr("shadow=\"b\"")));
 }
 
 TEST_F(PrometheusTelemetryTest, PromtoolFindsNothingToComplainAbout) {

@@ -89,6 +89,7 @@ bool ModelRunner::Step() {
   while (static_cast<int>(in_flight_.size()) < model_->max_in_flight()) {
     std::optional<StepPlan> plan = scheduler_->PlanStep(now_);
     if (!plan.has_value()) break;
+    if (options_.on_plan != nullptr) options_.on_plan(*plan);
     in_flight_.push_back(*std::move(plan));
     model_->Submit(in_flight_.back());
   }

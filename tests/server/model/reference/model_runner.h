@@ -35,6 +35,8 @@ struct RunnerOptions {
   // Another backend, and where its routers' tensors stand.
   std::function<absl::StatusOr<std::unique_ptr<Model>>(const Checkpoint&)> make_model = nullptr;
   at::Device device = at::kCPU;
+  // Sees every plan before the model does, and may change it.
+  std::function<void(StepPlan&)> on_plan = nullptr;
 };
 
 // Anything that goes wrong ends the process: it is the test's own mistake.
