@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +20,7 @@
 #include "server/config/schema.h"
 #include "server/config/yaml_writer.h"
 #include "server/engine/engine.h"
+#include "server/engine/paired_scorer.h"
 #include "server/http/ops_server.h"
 #include "server/policy_of_config.h"
 #include "server/progress_bar.h"
@@ -59,6 +61,7 @@ class Server final : public PenstockServer {
     rpc_.reset();
     ops_.reset();
     frontend_.reset();  // stops the engine
+    paired_.reset();
     engine_.reset();
   }
 
@@ -71,10 +74,12 @@ class Server final : public PenstockServer {
     PENSTOCK_RETURN_IF_ERROR(MakeRouters(backend));
     PENSTOCK_RETURN_IF_ERROR(MakeEngine(std::move(backend.model)));
     allow_other_base_ = backend.allow_other_base;
-    frontend_ =
-        Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
-                         PolicyOfConfig(config_, spec.name, spec.max_context), telemetry_.get());
+    MakePairedScorer();
+    frontend_ = Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
+                                 PolicyOfConfig(config_, spec.name, spec.max_context),
+                                 telemetry_.get(), &Clock::Real(), {paired_.get()});
     frontend_->SetPolicy(PolicyOfConfig(config_, spec.name, spec.max_context));
+    ConfigureSampling(config_, spec);
     PENSTOCK_RETURN_IF_ERROR(StartRpc(spec));
     engine_->Start();
     rpc_->SetReady(true);
@@ -105,6 +110,7 @@ class Server final : public PenstockServer {
   void Shutdown(absl::Duration timeout) override {
     ready_ = false;
     rpc_->BeginDrain();
+    paired_->Stop();
     Log(LogLevel::kInfo, "draining",
         {{"requests", std::int64_t{frontend_->live()}},
          {"timeout_seconds", absl::ToDoubleSeconds(timeout)}});
@@ -212,6 +218,7 @@ class Server final : public PenstockServer {
         config_.engine().prefill_chunk() + config_.engine().max_batch();
     options.scheduler.max_queue = config_.limits().max_queue();
     options.scheduler.share_cache_across_tenants = config_.cache().share_across_tenants();
+    options.shadows = [this] { return routers_->List(); };
     options.on_lost = [this](const absl::Status& status) {
       ready_ = false;
       lost_ = true;
@@ -221,6 +228,29 @@ class Server final : public PenstockServer {
     PENSTOCK_ASSIGN_OR_RETURN(
         engine_, Engine::Create(std::move(model), std::move(options), telemetry_.get()));
     return absl::OkStatus();
+  }
+
+  void MakePairedScorer() {
+    PairedScorer::Options options;
+    options.engine = engine_.get();
+    options.routers = routers_.get();
+    options.on_result = [this](const std::string& experiment, PairedResult result) {
+      telemetry_->OnPairedText(experiment, Name(result));
+    };
+    options.seed = std::random_device{}();
+    paired_ = std::make_unique<PairedScorer>(std::move(options));
+  }
+
+  // What is measured beside the traffic.
+  void ConfigureSampling(const v1::ServerConfig& config, const ModelSpec& spec) {
+    const ShadowSampling shadow = ShadowOfConfig(config);
+    if (shadow.share > 0 && !spec.shadow_routing) {
+      Log(LogLevel::kWarning, "no shadow routing: this backend has none",
+          {{"backend", spec.backend}, {"share", shadow.share}});
+    }
+    engine_->SetShadowSampling(shadow);
+    paired_->Configure(PairedOfConfig(config),
+                       PolicyOfConfig(config, spec.name, spec.max_context).experiments);
   }
 
   absl::Status StartRpc(const ModelSpec& spec) {
@@ -281,6 +311,7 @@ class Server final : public PenstockServer {
     const ModelSpec& spec = engine_->model_spec();
     frontend_->SetPolicy(PolicyOfConfig(reload.effective, spec.name, spec.max_context));
     engine_->SetMaxQueue(reload.effective.limits().max_queue());
+    ConfigureSampling(reload.effective, spec);
     telemetry_->SetTenants(TenantNames(reload.effective));
     SetUpLog(reload.effective);
     RemoveRouters(running, reload.effective);
@@ -358,6 +389,7 @@ class Server final : public PenstockServer {
   std::shared_ptr<std::atomic<bool>> allow_other_base_;
   std::unique_ptr<RouterSet> routers_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<PairedScorer> paired_;
   std::unique_ptr<Frontend> frontend_;
   std::unique_ptr<RpcServer> rpc_;
 };

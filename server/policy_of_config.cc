@@ -42,6 +42,19 @@ Experiment ExperimentOf(const v1::ExperimentConfig& config) {
 
 }  // namespace
 
+ShadowSampling ShadowOfConfig(const v1::ServerConfig& config) {
+  const v1::ShadowConfig& shadow = config.experiments().shadow();
+  return {.share = shadow.share(),
+          .max_cost = shadow.max_cost(),
+          .routers = {shadow.routers().begin(), shadow.routers().end()}};
+}
+
+PairedSampling PairedOfConfig(const v1::ServerConfig& config) {
+  const v1::PairedScoringConfig& paired = config.experiments().paired_scoring();
+  return {
+      .share = paired.share(), .max_cost = paired.max_cost(), .max_waiting = paired.max_waiting()};
+}
+
 Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name,
                       int max_context) {
   const v1::LimitsConfig& limits = config.limits();

@@ -1,0 +1,233 @@
+// Texts scored again under other arms: which, how often, at whose cost, and that nobody notices.
+#include "server/engine/paired_scorer.h"
+
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/support/fake_clock.h"
+#include "tests/support/fake_model.h"
+#include "tests/support/fake_telemetry.h"
+
+namespace penstock {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class Texts final : public PairedObserver {
+ public:
+  void OnPairedText(const PairedText& text) override { texts.push_back(text); }
+  std::vector<PairedText> texts;
+};
+
+class PairedScorerTest : public ::testing::Test {
+ protected:
+  PairedScorerTest() {
+    auto engine = Engine::Create(std::make_unique<FakeModel>(), {}, &telemetry_, &clock_);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+    engine_->SetEventHandler([this](const std::vector<SequenceEvent>& events) {
+      traffic_events_ += static_cast<int>(events.size());
+    });
+    RouterSet::Options options;
+    options.loader = [](const std::string& name,
+                        const std::string& path) -> absl::StatusOr<LoadedRouter> {
+      return LoadedRouter{
+          .name = name, .fingerprint = path, .path = path, .loaded_at = {}, .router = nullptr};
+    };
+    routers_ = std::make_unique<RouterSet>(
+        std::move(options),
+        std::make_shared<const LoadedRouter>(LoadedRouter{
+            .name = "own", .fingerprint = "own", .path = {}, .loaded_at = {}, .router = nullptr}));
+    for (const char* name : {"b", "c"}) EXPECT_TRUE(routers_->Load(name, name, false).ok());
+    experiment_.name = "e";
+    experiment_.arms = {{"control", "own", 5000, false}, {"treated", "b", 5000, false}};
+    experiment_.control = "control";
+    scorer_ = std::make_unique<PairedScorer>(PairedScorer::Options{
+        .engine = engine_.get(),
+        .routers = routers_.get(),
+        .observers = {&texts_},
+        .on_result = [this](const std::string&, PairedResult result) { ++results_[result]; },
+        .clock = &clock_,
+        .seed = 1});
+    Configure({.share = 1, .max_cost = 1, .max_waiting = 4});
+  }
+
+  void Configure(const PairedSampling& sampling) { scorer_->Configure(sampling, {experiment_}); }
+
+  // An answer of three tokens to a prompt of five, by one arm.
+  RequestOutcome Ended(const std::string& arm) {
+    RequestOutcome outcome;
+    outcome.request.request_id = absl::StrCat("r", ++last_request_);
+    outcome.request.tenant = "acme";
+    outcome.request.choice.reason = "experiment";
+    outcome.request.choice.experiment = "e";
+    outcome.request.choice.arm = arm;
+    outcome.request.fingerprint = arm == "control" ? "own" : "b";
+    outcome.prompt = {1, 2, 3, 4, 5};
+    outcome.answer = {6, 7, 8};
+    outcome.logprob_sum = -4.5;
+    outcome.logprob_count = 3;
+    return outcome;
+  }
+
+  void RunAll() {
+    while (engine_->RunStep()) clock_.Advance(absl::Milliseconds(1));
+  }
+
+  // A request of somebody's, so many tokens.
+  void Traffic(SequenceId id, int tokens) {
+    SequenceSpec spec;
+    spec.id = id;
+    spec.tenant = "acme";
+    spec.router = *routers_->Find("own");
+    spec.prompt = {1, 2, 3};
+    spec.stopping.max_new_tokens = tokens;
+    EXPECT_TRUE(engine_->Submit({spec}).ok());
+  }
+
+  FakeClock clock_;
+  FakeTelemetry telemetry_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<RouterSet> routers_;
+  Experiment experiment_;
+  Texts texts_;
+  std::map<PairedResult, int> results_;
+  std::unique_ptr<PairedScorer> scorer_;
+  int last_request_ = 0, traffic_events_ = 0;
+};
+
+TEST_F(PairedScorerTest, ScoresTheAnswerUnderEveryOtherArm) {
+  experiment_.arms.push_back({"z", "c", 5000, false});
+  Configure({.share = 1, .max_cost = 1});
+  scorer_->OnRequestEnded(Ended("treated"));
+  RunAll();
+  ASSERT_THAT(texts_.texts, SizeIs(1));
+  const PairedText& text = texts_.texts[0];
+  EXPECT_EQ(text.request.request_id, "r1");
+  EXPECT_EQ(text.tokens, 3);
+  EXPECT_EQ(text.control, "control");
+  ASSERT_THAT(text.arms, SizeIs(3));
+  EXPECT_EQ(text.arms[0].arm, "control");
+  EXPECT_EQ(text.arms[0].logprob, -3) << "the fake model's −1 for each token of the answer alone";
+  EXPECT_EQ(text.arms[1].arm, "treated");
+  EXPECT_EQ(text.arms[1].logprob, -4.5) << "what it was generated with";
+  EXPECT_EQ(text.arms[2].logprob, -3);
+  EXPECT_EQ(results_[PairedResult::kScored], 1);
+  EXPECT_EQ(scorer_->pending(), 0);
+}
+
+TEST_F(PairedScorerTest, IsNoTraffic) {
+  scorer_->OnRequestEnded(Ended("control"));
+  RunAll();
+  ASSERT_THAT(texts_.texts, SizeIs(1));
+  EXPECT_EQ(traffic_events_, 0);
+  EXPECT_THAT(telemetry_.requests(), IsEmpty());
+  for (const StepEvent& step : telemetry_.steps()) {
+    EXPECT_THAT(step.gaps, IsEmpty());
+    for (const RouterStepShare& share : step.routers) EXPECT_EQ(share.rows, 0);
+  }
+  EXPECT_EQ(telemetry_.load().running, 0);
+  EXPECT_EQ(telemetry_.load().background_rows, 8);
+  EXPECT_EQ(engine_->Load().traffic_rows, 0);
+}
+
+TEST_F(PairedScorerTest, TakesTextsAlikeFromEveryArm) {
+  experiment_.arms = {{"control", "own", 9000, false}, {"treated", "b", 1000, false}};
+  Configure({.share = 0.5, .max_cost = 1, .max_waiting = 1000});
+  std::map<std::string, int> texts;
+  for (int i = 0; i < 10'000; ++i) {
+    const std::string arm = i % 10 == 0 ? "treated" : "control";
+    const std::size_t before = texts_.texts.size();
+    scorer_->OnRequestEnded(Ended(arm));
+    RunAll();
+    if (texts_.texts.size() > before) ++texts[arm];
+  }
+  EXPECT_NEAR(texts["treated"], 500, 65);
+  EXPECT_NEAR(texts["control"], 500, 85);
+}
+
+TEST_F(PairedScorerTest, TakesNothingUnlessToldTo) {
+  Configure({});
+  scorer_->OnRequestEnded(Ended("control"));
+  Configure({.share = 1, .max_cost = 1});
+  RequestOutcome outcome = Ended("control");
+  outcome.prompt.clear();  // the tenant does not allow it
+  outcome.answer.clear();
+  scorer_->OnRequestEnded(outcome);
+  outcome = Ended("control");
+  outcome.request.choice.reason = "halted";
+  scorer_->OnRequestEnded(outcome);
+  outcome = Ended("control");
+  outcome.code = absl::StatusCode::kCancelled;
+  scorer_->OnRequestEnded(outcome);
+  outcome = Ended("control");
+  outcome.logprob_count = 6;  // two choices
+  scorer_->OnRequestEnded(outcome);
+  outcome = Ended("control");
+  outcome.request.choice.experiment = "gone";
+  scorer_->OnRequestEnded(outcome);
+  EXPECT_EQ(scorer_->pending(), 0);
+  EXPECT_THAT(results_, IsEmpty());
+}
+
+TEST_F(PairedScorerTest, DropsWhatTheQueueDoesNotHold) {
+  for (int i = 0; i < 10; ++i) scorer_->OnRequestEnded(Ended("control"));
+  EXPECT_EQ(scorer_->pending(), PairedScorer::kRunning + 4);
+  EXPECT_EQ(results_[PairedResult::kQueueFull], 4);
+  RunAll();
+  EXPECT_EQ(results_[PairedResult::kScored], 6);
+}
+
+TEST_F(PairedScorerTest, KeepsWithinItsShareOfAllRows) {
+  Configure({.share = 1, .max_cost = 0.1, .max_waiting = 1000});
+  scorer_->OnRequestEnded(Ended("control"));
+  EXPECT_EQ(results_[PairedResult::kOverCost], 1) << "nothing else was computed yet";
+  for (int i = 0; i < 100; ++i) {
+    Traffic(static_cast<SequenceId>(i + 1), 5);
+    RunAll();
+    scorer_->OnRequestEnded(Ended("control"));
+    RunAll();
+  }
+  const SchedulerLoad load = engine_->Load();
+  EXPECT_GT(results_[PairedResult::kScored], 5);
+  EXPECT_GT(results_[PairedResult::kOverCost], 50);
+  const auto background = static_cast<double>(load.background_rows);
+  EXPECT_LE(background / (background + static_cast<double>(load.traffic_rows)), 0.1);
+}
+
+TEST_F(PairedScorerTest, DropsTextsThatBecameOld) {
+  for (int i = 0; i < 4; ++i) scorer_->OnRequestEnded(Ended("control"));
+  clock_.Advance(PairedScorer::kPatience + absl::Seconds(1));
+  RunAll();
+  EXPECT_EQ(results_[PairedResult::kTooLate], 4);
+  EXPECT_THAT(texts_.texts, IsEmpty());
+  EXPECT_EQ(scorer_->pending(), 0);
+}
+
+TEST_F(PairedScorerTest, DropsTextsWhosePackageChanged) {
+  scorer_->OnRequestEnded(Ended("treated"));
+  RunAll();
+  ASSERT_TRUE(routers_->Load("b", "another package", true).ok());
+  scorer_->OnRequestEnded(Ended("treated"));
+  RunAll();
+  EXPECT_EQ(results_[PairedResult::kScored], 1);
+  EXPECT_EQ(results_[PairedResult::kFailed], 1);
+}
+
+TEST_F(PairedScorerTest, DrainsAtOnce) {
+  for (int i = 0; i < 5; ++i) scorer_->OnRequestEnded(Ended("control"));
+  scorer_->Stop();
+  RunAll();
+  EXPECT_EQ(scorer_->pending(), 0);
+  EXPECT_EQ(results_[PairedResult::kTooLate], 5);
+  scorer_->OnRequestEnded(Ended("control"));
+  EXPECT_EQ(scorer_->pending(), 0);
+  EXPECT_THAT(texts_.texts, IsEmpty());
+}
+
+}  // namespace
+}  // namespace penstock
