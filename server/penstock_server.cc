@@ -249,8 +249,8 @@ class Server final : public PenstockServer {
           {{"backend", spec.backend}, {"share", shadow.share}});
     }
     engine_->SetShadowSampling(shadow);
-    paired_->Configure(PairedOfConfig(config),
-                       PolicyOfConfig(config, spec.name, spec.max_context).experiments);
+    const Policy policy = PolicyOfConfig(config, spec.name, spec.max_context);
+    paired_->Configure(PairedOfConfig(config), policy.experiments, policy.traffic_salt);
   }
 
   absl::Status StartRpc(const ModelSpec& spec) {

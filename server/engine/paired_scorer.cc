@@ -28,10 +28,20 @@ PairedScorer::PairedScorer(Options options) : options_(std::move(options)), rand
       [this](std::vector<SequenceEvent> events) { OnEvents(events); });
 }
 
-void PairedScorer::Configure(const PairedSampling& sampling, std::vector<Experiment> experiments) {
+void PairedScorer::Configure(const PairedSampling& sampling, std::vector<Experiment> experiments,
+                             std::string traffic_salt) {
   std::lock_guard<std::mutex> lock(mutex_);
   sampling_ = sampling;
   experiments_ = std::move(experiments);
+  traffic_salt_ = std::move(traffic_salt);
+}
+
+std::string PairedScorer::RevisionOf(const Experiment& experiment) const {
+  std::map<std::string, std::string> fingerprints;
+  for (const auto& router : options_.routers->List()) {
+    fingerprints[router->name] = router->fingerprint;
+  }
+  return Revision(experiment, traffic_salt_, fingerprints);
 }
 
 const Experiment* PairedScorer::FindExperiment(const std::string& name) const {
@@ -66,9 +76,10 @@ void PairedScorer::OnRequestEnded(const RequestOutcome& outcome) {
   StartLocked();
 }
 
-// nullptr: some arm's package is not the one that the request's revision was made of.
+// nullptr: the experiment or some arm's package is not what the request's revision was made of.
 std::shared_ptr<PairedScorer::Text> PairedScorer::TextOf(const RequestOutcome& outcome,
                                                          const Experiment& experiment) const {
+  if (RevisionOf(experiment) != outcome.request.choice.revision) return nullptr;
   auto text = std::make_shared<Text>();
   text->result.request = outcome.request;
   text->result.control = experiment.control;

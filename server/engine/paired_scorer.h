@@ -43,7 +43,8 @@ class PairedScorer final : public ExperimentObserver {
   explicit PairedScorer(Options options);
 
   // What applies from now on; texts that wait are scored as they were chosen.
-  void Configure(const PairedSampling& sampling, std::vector<Experiment> experiments);
+  void Configure(const PairedSampling& sampling, std::vector<Experiment> experiments,
+                 std::string traffic_salt);
 
   void OnAssigned(const AdmittedRequest&) override {}
   void OnRequestEnded(const RequestOutcome& outcome) override;
@@ -80,6 +81,8 @@ class PairedScorer final : public ExperimentObserver {
 
   void OnEvents(const std::vector<SequenceEvent>& events);
   const Experiment* FindExperiment(const std::string& name) const;  // null: none
+  // Of the packages that are loaded now.
+  std::string RevisionOf(const Experiment& experiment) const;
   std::shared_ptr<Text> TextOf(const RequestOutcome& outcome, const Experiment& experiment) const;
   bool TooCostly(const Text& text) const;
   void StartLocked();
@@ -89,6 +92,7 @@ class PairedScorer final : public ExperimentObserver {
   mutable std::mutex mutex_;
   PairedSampling sampling_;
   std::vector<Experiment> experiments_;
+  std::string traffic_salt_;
   std::mt19937_64 random_;
   std::deque<std::shared_ptr<Text>> waiting_;
   std::map<SequenceId, Place> running_;

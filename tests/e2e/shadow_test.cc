@@ -105,6 +105,21 @@ TEST(ShadowTest, EveryPairOfRoutersIsMeasuredAndNoAnswerChanges) {
   EXPECT_GT(Value(server, "penstock_shadow_seconds_total"), 0);
 }
 
+TEST(ShadowTest, AReloadTurnsItOn) {
+  const TinyModel& model = TinyModel::Get();
+  ServerProcess server(model.Config());
+  const auto client = server.Connect();
+  ASSERT_TRUE(client->Generate(Request("linear")).ok());
+  EXPECT_EQ(Value(server, "penstock_shadow_steps_total", {{"result", "counted"}}), 0);
+  std::ofstream(server.config_file())
+      << model.Config("experiments: {shadow: {share: 100%, max_cost: 100%, routers: [mlp]}}\n");
+  server.Signal(SIGHUP);
+  ASSERT_TRUE(server.WaitForLog(" reloaded "));
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(client->Generate(Request("linear")).ok());
+  EXPECT_GT(Value(server, "penstock_shadow_steps_total", {{"result", "counted"}}), 0);
+  EXPECT_EQ(PairsOf(Metrics(server)), 1u) << "only the named router is asked";
+}
+
 std::string Experiment(const std::string& paired, bool allowed) {
   return absl::StrCat(R"(
 experiments:

@@ -56,7 +56,10 @@ class PairedScorerTest : public ::testing::Test {
     Configure({.share = 1, .max_cost = 1, .max_waiting = 4});
   }
 
-  void Configure(const PairedSampling& sampling) { scorer_->Configure(sampling, {experiment_}); }
+  void Configure(const PairedSampling& sampling) {
+    scorer_->Configure(sampling, {experiment_}, "salt");
+    revision_ = Revision(experiment_, "salt", {{"own", "own"}, {"b", "b"}, {"c", "c"}});
+  }
 
   // An answer of three tokens to a prompt of five, by one arm.
   RequestOutcome Ended(const std::string& arm) {
@@ -65,6 +68,7 @@ class PairedScorerTest : public ::testing::Test {
     outcome.request.tenant = "acme";
     outcome.request.choice.reason = "experiment";
     outcome.request.choice.experiment = "e";
+    outcome.request.choice.revision = revision_;
     outcome.request.choice.arm = arm;
     outcome.request.fingerprint = arm == "control" ? "own" : "b";
     outcome.prompt = {1, 2, 3, 4, 5};
@@ -94,6 +98,7 @@ class PairedScorerTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<RouterSet> routers_;
   Experiment experiment_;
+  std::string revision_;
   Texts texts_;
   std::map<PairedResult, int> results_;
   std::unique_ptr<PairedScorer> scorer_;
@@ -216,6 +221,8 @@ TEST_F(PairedScorerTest, DropsTextsWhosePackageChanged) {
   RunAll();
   EXPECT_EQ(results_[PairedResult::kScored], 1);
   EXPECT_EQ(results_[PairedResult::kFailed], 1);
+  scorer_->OnRequestEnded(Ended("control"));  // another arm's package is another revision too
+  EXPECT_EQ(results_[PairedResult::kFailed], 2);
 }
 
 TEST_F(PairedScorerTest, DrainsAtOnce) {
