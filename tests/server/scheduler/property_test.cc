@@ -37,6 +37,7 @@ constexpr int kVocabulary = 40;
 struct Coverage {
   int stops = 0, lengths = 0, cancels = 0, deadlines = 0, errors = 0;
   int refused_full = 0, refused_late = 0, refused_size = 0, refused_twice = 0;
+  int background = 0;
   std::int64_t steps = 0, preemptions = 0, reused = 0, recomputed = 0, dropped_tokens = 0;
 };
 
@@ -121,6 +122,7 @@ class RandomSchedule {
     options.token_budget = options.max_batch + Uniform(0, 24);
     options.prefill_chunk = Uniform(1, 16);
     options.max_queue = Uniform(2, 12);
+    options.background_rows = Uniform(1, 8);
     options.block_tokens = 1 << Uniform(0, 3);
     // From what one sequence needs to plenty.
     options.num_blocks = (Chance(0.7) ? Uniform(36, 80) : 400) / options.block_tokens;
@@ -161,6 +163,12 @@ class RandomSchedule {
     if (Chance(0.15)) spec.deadline = now_ + absl::Milliseconds(Uniform(-200, 8000));
     if (Chance(0.1)) spec.cache_salt = "salt";
     spec.bypass_cache = Chance(0.15);
+    if (Chance(0.12)) {
+      spec.background = spec.bypass_cache = true;
+      spec.stopping = {.max_new_tokens = 0, .min_new_tokens = 0, .stop_token_ids = {}};
+      spec.output = OutputParams();
+      spec.output.prompt_logprobs = 0;
+    }
     return spec;
   }
 
@@ -217,6 +225,12 @@ class RandomSchedule {
         Fail("sequence ", planned.id, " is planned after it was cancelled");
       if (planned.spec->deadline <= now_)
         Fail("sequence ", planned.id, " is planned past its deadline");
+    }
+    bool of_background = false;  // once one has come, all others are behind it
+    for (const PlannedSequence& planned : plan->sequences) {
+      if (of_background && !planned.spec->background)
+        Fail("plan ", plan->number, " has sequence ", planned.id, " behind a background one");
+      of_background |= planned.spec->background;
     }
     StepResult result = device_.Run(*plan);
     for (const std::string& violation : device_.violations()) Fail(violation);
@@ -287,6 +301,7 @@ class RandomSchedule {
     if (live.cancelled != (*event.finish == FinishReason::kCancelled))
       Fail("sequence ", event.id, " cancelled");
     coverage_->preemptions += stats.preemptions;
+    coverage_->background += live.spec.background && event.finish == FinishReason::kLength;
     switch (*event.finish) {
       case FinishReason::kStop:
       case FinishReason::kLength: {
@@ -332,9 +347,10 @@ class RandomSchedule {
     const SchedulerLoad load = scheduler_->Load();
     if (load.blocks_free + load.blocks_active + load.blocks_cached != options_.num_blocks)
       Fail("blocks leak");
-    if (load.running + load.waiting != static_cast<int>(live_.size())) Fail("sequences leak");
+    if (load.running + load.waiting + load.background != static_cast<int>(live_.size()))
+      Fail("sequences leak");
     if (load.running > options_.max_batch) Fail(load.running, " sequences run");
-    if (load.running == 0 && load.blocks_active != 0)
+    if (load.running + load.background == 0 && load.blocks_active != 0)
       Fail(load.blocks_active, " blocks are held by nobody");
   }
 
@@ -396,14 +412,15 @@ TEST(SchedulerPropertyTest, EverySequenceOfRandomSchedulesAnswersOnceAndAsIfAlon
             << " full, " << met.refused_late << " late, " << met.refused_size << " too long, "
             << met.refused_twice << " twice; " << met.preemptions << " preemptions, " << met.reused
             << " positions from the cache, " << met.recomputed << " recomputed, "
-            << met.dropped_tokens << " tokens dropped\n";
+            << met.dropped_tokens << " tokens dropped; " << met.background
+            << " background sequences scored\n";
   if (schedules < 1000) return;  // one seed, to look at it
   for (const std::int64_t count :
        {std::int64_t{met.stops}, std::int64_t{met.lengths}, std::int64_t{met.cancels},
-        std::int64_t{met.deadlines}, std::int64_t{met.errors}, std::int64_t{met.refused_full},
-        std::int64_t{met.refused_late}, std::int64_t{met.refused_size},
-        std::int64_t{met.refused_twice}, met.preemptions, met.reused, met.recomputed,
-        met.dropped_tokens}) {
+        std::int64_t{met.deadlines}, std::int64_t{met.errors}, std::int64_t{met.background},
+        std::int64_t{met.refused_full}, std::int64_t{met.refused_late},
+        std::int64_t{met.refused_size}, std::int64_t{met.refused_twice}, met.preemptions,
+        met.reused, met.recomputed, met.dropped_tokens}) {
     EXPECT_GE(count, schedules / 100) << "the schedules do not meet what they are made for";
   }
 }
