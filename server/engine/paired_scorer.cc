@@ -25,7 +25,7 @@ bool WasAnsweredByItsArm(const RequestOutcome& outcome) {
 
 PairedScorer::PairedScorer(Options options) : options_(std::move(options)), random_(options_.seed) {
   options_.engine->SetBackgroundHandler(
-      [this](std::vector<SequenceEvent> events) { OnEvents(events); });
+      [this](const std::vector<SequenceEvent>& events) { OnEvents(events); });
 }
 
 void PairedScorer::Configure(const PairedSampling& sampling, std::vector<Experiment> experiments,
@@ -184,7 +184,7 @@ void PairedScorer::Stop() {
     reserved_rows_ = 0;
     for (const auto& [id, place] : running_) ids.push_back(id);
   }
-  options_.engine->Cancel(std::move(ids), FinishReason::kCancelled);
+  options_.engine->Cancel(ids, FinishReason::kCancelled);
 }
 
 int PairedScorer::pending() const {

@@ -83,6 +83,7 @@ std::vector<DocumentScores> ScoreAll(Client& client, const Invocation& invocatio
   std::condition_variable changed;
   std::size_t done = 0;  // guarded by mutex
   std::vector<std::thread> workers;
+  workers.reserve(static_cast<std::size_t>(flags.concurrency));
   for (int worker = 0; worker < flags.concurrency; ++worker) {
     workers.emplace_back([&] {
       for (std::size_t i = next++; i < calls; i = next++) {

@@ -2,6 +2,7 @@
 #include "server/engine/paired_scorer.h"
 
 #include <map>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -223,6 +224,28 @@ TEST_F(PairedScorerTest, DropsTextsWhosePackageChanged) {
   EXPECT_EQ(results_[PairedResult::kFailed], 1);
   scorer_->OnRequestEnded(Ended("control"));  // another arm's package is another revision too
   EXPECT_EQ(results_[PairedResult::kFailed], 2);
+}
+
+TEST_F(PairedScorerTest, WorksBesideARunningEngine) {
+  engine_->Start();
+  std::vector<RequestOutcome> outcomes;
+  for (int i = 0; i < 400; ++i) outcomes.push_back(Ended(i % 2 == 0 ? "control" : "treated"));
+  std::vector<std::thread> threads;
+  for (std::size_t part = 0; part < 2; ++part) {
+    threads.emplace_back([&, part] {
+      for (std::size_t i = part; i < outcomes.size(); i += 2) scorer_->OnRequestEnded(outcomes[i]);
+    });
+  }
+  for (int i = 0; i < 20; ++i) Configure({.share = 1, .max_cost = 1, .max_waiting = 4 + i});
+  for (std::thread& thread : threads) thread.join();
+  while (scorer_->pending() > 0) std::this_thread::yield();
+  scorer_->Stop();
+  engine_->Stop();
+  EXPECT_GT(results_[PairedResult::kScored], 0);
+  EXPECT_EQ(results_[PairedResult::kScored], static_cast<int>(texts_.texts.size()));
+  int all = 0;
+  for (const auto& [result, count] : results_) all += count;
+  EXPECT_EQ(all, 400);
 }
 
 TEST_F(PairedScorerTest, DrainsAtOnce) {
