@@ -17,6 +17,10 @@ constexpr double kPromptTokenCharge = 1, kOutputTokenCharge = 2;
 // newcomer at once would waste its prefill.
 constexpr double kReservedShare = 0.01;
 
+// Rows of background sequences that make a step of others little longer, however few those are;
+// beyond it they get as many as the others have, at most Options::background_rows.
+constexpr int kFewRows = 8;
+
 // Weight of the newest value in the smoothed interval between admissions.
 constexpr double kSmoothing = 0.1;
 
@@ -94,9 +98,9 @@ void Scheduler::State::PlanWaiting(StepPlan* plan) {
 
 // After all others have their rows, so that none is taken from them, and only where none waits.
 void Scheduler::State::PlanBackground(StepPlan* plan) {
-  int rows = options_.background_rows;
+  int rows = std::min(options_.background_rows, std::max(plan->rows(), kFewRows));
   if (plan->sequences.empty()) {
-    rows = std::min(rows * Options::kBackgroundAlone, options_.prefill_chunk);
+    rows = std::min(options_.background_rows * Options::kBackgroundAlone, options_.prefill_chunk);
   }
   rows = std::min(rows, options_.token_budget - plan->rows());
   const auto has_room = [&] {

@@ -47,8 +47,9 @@ class Scheduler {
     int max_queue = 1024;         // waiting sequences, over all tenants; preempted ones come on top
     int block_tokens = 16;        // positions of a block
     std::int64_t num_blocks = 0;  // of the pool
-    // Rows that background sequences get in a step beside others; in a step of their own
-    // kBackgroundAlone times as many, at most prefill_chunk: what arrives meanwhile waits for it.
+    // Most rows of background sequences in a step beside others: they get as many as those have,
+    // or 8. In a step of their own kBackgroundAlone times this, at most prefill_chunk: what arrives
+    // meanwhile waits for it.
     int background_rows = 32;
     static constexpr int kBackgroundAlone = 8;
     bool prefix_cache = true;

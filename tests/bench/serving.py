@@ -95,6 +95,46 @@ def demo_model(model, rounds):
                 f"{resident / weights:.2f}")
 
 
+PAIRED = """
+tenants: [{{name: acme, paired_scoring: true}}]
+experiments:
+  traffic_salt: bench
+  paired_scoring: {{share: {share}, max_cost: 10%}}
+  list:
+    - name: pairs
+      audience: {{tenants: [acme]}}
+      unit: request
+      exposure: 100%
+      arms: [{{name: control, router: linear, share: 5000}}, {{name: treatment, router: mlp, share: 5000}}]
+      control: control
+      primary: {{metric: paired_logprob, better: higher, min_effect: 0.005}}
+"""
+
+
+def paired_scoring(model, rounds, scratch):
+    """What live paired scoring costs the traffic beside it, at its bound."""
+    servers = []
+    for share in "0%", "100%":
+        config = scratch / f"paired-{share[:-1]}.yaml"
+        routers = f"routers: {{root: {model}/routers, load: [{{name: mlp, path: mlp}}]}}"
+        config.write_text(f"model: {{path: {model}}}\n{routers}\nengine: {{kv_memory: 256MiB}}\n" + PAIRED.format(share=share))
+        servers.append(["--config", str(config)])
+    traffic = ["--tenant", "acme", "--concurrency", "6", "--requests", "24", "--prompt-tokens", "64", "--output-tokens", "32"]
+    with Server(servers[0]) as without, Server(servers[1]) as scoring:
+        plain, paired = [], []
+        for seed in range(1, rounds + 1):
+            plain.append(load(without, *traffic, "--seed", str(seed))["all"])
+            paired.append(load(scoring, *traffic, "--seed", str(seed))["all"])
+    rate = lambda reports: [report["generated_tokens_per_second"] for report in reports]
+    ratio = statistics.median(p / a for a, p in zip(rate(plain), rate(paired)))
+    row("paired scoring of at most 10 % of all rows against none, tok/s", f"{statistics.median(rate(plain)):.1f}",
+        f"{statistics.median(rate(paired)):.1f}", f"{ratio:.2f}")
+    gap = lambda reports, key: statistics.median(report["inter_token_seconds"][key] * 1e3 for report in reports)
+    for key in "p50", "p99":
+        row(f"the same: {key} between tokens, ms", f"{gap(plain, key):.1f}", f"{gap(paired, key):.1f}",
+            f"{gap(paired, key) / gap(plain, key):.2f}")
+
+
 def tiny_model(folder):
     command = [str(BIN / "stream_bench"), str(folder)]
     stream = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
@@ -124,6 +164,7 @@ def main():
     row("---", "--:", "--:", "--:")
     demo_model(os.path.abspath(args.model), args.rounds)
     with tempfile.TemporaryDirectory() as scratch:
+        paired_scoring(os.path.abspath(args.model), args.rounds, pathlib.Path(scratch))
         tiny_model(pathlib.Path(scratch) / "tiny")
 
 
