@@ -21,6 +21,7 @@
 #include "server/config/yaml_writer.h"
 #include "server/engine/engine.h"
 #include "server/engine/paired_scorer.h"
+#include "server/experiment_control.h"
 #include "server/http/ops_server.h"
 #include "server/policy_of_config.h"
 #include "server/progress_bar.h"
@@ -60,6 +61,7 @@ class Server final : public PenstockServer {
     // Against the flow of requests: no wire calls a frontend that is gone.
     rpc_.reset();
     ops_.reset();
+    if (control_ != nullptr) control_->Stop();
     frontend_.reset();  // stops the engine
     paired_.reset();
     engine_.reset();
@@ -74,12 +76,14 @@ class Server final : public PenstockServer {
     PENSTOCK_RETURN_IF_ERROR(MakeRouters(backend));
     PENSTOCK_RETURN_IF_ERROR(MakeEngine(std::move(backend.model)));
     allow_other_base_ = backend.allow_other_base;
+    MakeControl();
     MakePairedScorer();
     frontend_ = Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
                                  PolicyOfConfig(config_, spec.name, spec.max_context),
-                                 telemetry_.get(), &Clock::Real(), {paired_.get()});
-    frontend_->SetPolicy(PolicyOfConfig(config_, spec.name, spec.max_context));
-    ConfigureSampling(config_, spec);
+                                 telemetry_.get(), &Clock::Real(), {paired_.get(), control_.get()});
+    ApplyPolicy(config_);
+    ConfigureShadow(config_, spec);
+    control_->Start(frontend_.get(), routers_.get());
     PENSTOCK_RETURN_IF_ERROR(StartRpc(spec));
     engine_->Start();
     rpc_->SetReady(true);
@@ -196,6 +200,7 @@ class Server final : public PenstockServer {
     options.max_loaded = config_.routers().max_loaded();
     options.on_change = [this](const std::vector<std::string>& names) {
       telemetry_->OnRoutersLoaded(names);
+      if (control_ != nullptr) control_->Refresh();
     };
     options.user_of = [this](const std::string& name) { return UserOf(name); };
     loader_ = backend.load_router;
@@ -237,20 +242,51 @@ class Server final : public PenstockServer {
     options.on_result = [this](const std::string& experiment, PairedResult result) {
       telemetry_->OnPairedText(experiment, Name(result));
     };
+    options.observers = {control_.get()};
     options.seed = std::random_device{}();
     paired_ = std::make_unique<PairedScorer>(std::move(options));
   }
 
-  // What is measured beside the traffic.
-  void ConfigureSampling(const v1::ServerConfig& config, const ModelSpec& spec) {
+  void ConfigureShadow(const v1::ServerConfig& config, const ModelSpec& spec) {
     const ShadowSampling shadow = ShadowOfConfig(config);
     if (shadow.share > 0 && !spec.shadow_routing) {
       Log(LogLevel::kWarning, "no shadow routing: this backend has none",
           {{"backend", spec.backend}, {"share", shadow.share}});
     }
     engine_->SetShadowSampling(shadow);
-    const Policy policy = PolicyOfConfig(config, spec.name, spec.max_context);
+  }
+
+  void MakeControl() {
+    ExperimentControl::Options options;
+    if (!config_.state_dir().empty()) options.state_folder = config_.state_dir() + "/experiments";
+    options.expert_stats = [this] { return telemetry_->Snapshot(); };
+    options.apply = [this] {
+      std::lock_guard<std::mutex> lock(policy_mutex_);
+      v1::ServerConfig running;
+      {
+        std::lock_guard<std::mutex> config_lock(mutex_);
+        running = config_;
+      }
+      PutInForce(running);
+    };
+    options.telemetry = telemetry_.get();
+    control_ = std::make_unique<ExperimentControl>(std::move(options));
+  }
+
+  // The policy of `config`, with what is halted.
+  void ApplyPolicy(const v1::ServerConfig& config) {
+    std::lock_guard<std::mutex> lock(policy_mutex_);
+    PutInForce(config);
+    std::lock_guard<std::mutex> config_lock(mutex_);
+    config_ = config;
+  }
+
+  void PutInForce(const v1::ServerConfig& config) {
+    const ModelSpec& spec = engine_->model_spec();
+    Policy policy = PolicyOfConfig(config, spec.name, spec.max_context);
+    control_->Configure(config.experiments(), &policy);
     paired_->Configure(PairedOfConfig(config), policy.experiments, policy.traffic_salt);
+    frontend_->SetPolicy(std::move(policy));
   }
 
   absl::Status StartRpc(const ModelSpec& spec) {
@@ -268,6 +304,7 @@ class Server final : public PenstockServer {
     dependencies.model = spec;
     dependencies.load = [this] { return engine_->Load(); };
     dependencies.expert_stats = [this] { return telemetry_->Snapshot(); };
+    dependencies.experiments = control_.get();
     dependencies.shut_down = [this](absl::Duration timeout) {
       {
         std::lock_guard<std::mutex> lock(mutex_);
@@ -308,17 +345,12 @@ class Server final : public PenstockServer {
       *allow_other_base_ = running.routers().allow_other_base();
       return loaded;
     }
-    const ModelSpec& spec = engine_->model_spec();
-    frontend_->SetPolicy(PolicyOfConfig(reload.effective, spec.name, spec.max_context));
+    ApplyPolicy(reload.effective);
     engine_->SetMaxQueue(reload.effective.limits().max_queue());
-    ConfigureSampling(reload.effective, spec);
+    ConfigureShadow(reload.effective, engine_->model_spec());
     telemetry_->SetTenants(TenantNames(reload.effective));
     SetUpLog(reload.effective);
     RemoveRouters(running, reload.effective);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      config_ = reload.effective;
-    }
     for (const ConfigChange& change : reload.changes) {
       Log(change.at_restart ? LogLevel::kWarning : LogLevel::kInfo, "reload",
           {{"change", change.ToString()}});
@@ -378,6 +410,7 @@ class Server final : public PenstockServer {
   std::mutex stopping_;
   bool stopped_ = false;  // guarded by stopping_
 
+  std::mutex policy_mutex_;  // one policy is put into force at a time; taken before mutex_
   mutable std::mutex mutex_;
   v1::ServerConfig config_;
   absl::Duration drain_timeout_;
@@ -389,6 +422,7 @@ class Server final : public PenstockServer {
   std::shared_ptr<std::atomic<bool>> allow_other_base_;
   std::unique_ptr<RouterSet> routers_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ExperimentControl> control_;
   std::unique_ptr<PairedScorer> paired_;
   std::unique_ptr<Frontend> frontend_;
   std::unique_ptr<RpcServer> rpc_;

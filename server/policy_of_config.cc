@@ -94,4 +94,17 @@ Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_n
   return policy;
 }
 
+std::vector<Guardrail> GuardrailsOfConfig(const v1::ExperimentConfig& experiment) {
+  std::vector<Guardrail> guardrails;
+  for (const v1::GuardrailConfig& config : experiment.guardrails()) {
+    Guardrail& guardrail = guardrails.emplace_back();
+    guardrail.metric = config.metric();
+    if (config.has_max()) guardrail.max = config.max();
+    if (config.has_min()) guardrail.min = config.min();
+    guardrail.window = ToDuration(config.window());
+    guardrail.min_requests = config.min_requests();
+  }
+  return guardrails;
+}
+
 }  // namespace penstock

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "penstock/v1/config.pb.h"
 #include "server/engine/policy.h"
+#include "server/experiments/guardrails/guardrails.h"
 #include "server/experiments/paired_text.h"
 #include "server/experiments/shadow_sampling.h"
 
@@ -16,5 +18,7 @@ Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_n
 
 ShadowSampling ShadowOfConfig(const v1::ServerConfig& config);
 PairedSampling PairedOfConfig(const v1::ServerConfig& config);
+// Those that the file lists.
+std::vector<Guardrail> GuardrailsOfConfig(const v1::ExperimentConfig& experiment);
 
 }  // namespace penstock

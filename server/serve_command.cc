@@ -4,15 +4,20 @@
 #include <unistd.h>
 
 #include <iostream>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "routers/package/router_catalogue.h"
 #include "server/commands.h"
 #include "server/config/config.h"
+#include "server/config/file_watch.h"
+#include "server/config/reload.h"
 #include "server/penstock_server.h"
+#include "server/policy_of_config.h"
 
 namespace penstock {
 namespace {
@@ -42,13 +47,15 @@ sigset_t HandledSignals() {
 }
 
 // SIGHUP reloads; SIGTERM and SIGINT drain; a second one ends at once.
-int WaitForTheEnd(PenstockServer* server, const sigset_t& signals) {
+int WaitForTheEnd(PenstockServer* server, FileWatch* watch, const sigset_t& signals) {
   std::thread drain;
   while (true) {
     int signal = 0;
     if (sigwait(&signals, &signal) != 0) continue;
     if (signal == SIGHUP) {
-      if (!drain.joinable()) server->Reload();
+      if (drain.joinable()) continue;
+      watch->MarkSeen();
+      server->Reload();
     } else if (signal == SIGUSR1) {
       if (drain.joinable()) break;
     } else if (!drain.joinable()) {
@@ -70,20 +77,62 @@ int Serve(const ConfigFlags& flags) {
   const sigset_t signals = HandledSignals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal(SIGPIPE, SIG_IGN);
+  // Made before the file is read: a change from then on is one. It reloads by the signal, so that
+  // reloads come one after the other.
+  FileWatch watch({.path = flags.file, .on_change = [] { kill(getpid(), SIGHUP); }});
   auto server = PenstockServer::Start(flags.file, flags.overrides);
   if (!server.ok()) {
     std::cerr << "penstock serve: " << server.status().message() << "\n";
     return kExitFailure;
   }
-  return WaitForTheEnd(server->get(), signals);
+  watch.Start();
+  return WaitForTheEnd(server->get(), &watch, signals);
 }
 
-int Check(const ConfigFlags& flags) {
-  const ConfigCheck check = CheckConfig(
-      flags.file,
-      {.overrides = flags.overrides, .built_in_routers = {std::string(kCheckpointRouter)}});
+// By name of the experiment. Without the packages' fingerprints: those are a running server's.
+std::map<std::string, std::string> RevisionsOf(const v1::ServerConfig& config) {
+  Policy policy = PolicyOfConfig(config, /*model_name=*/"", /*max_context=*/0);
+  return Assigner({.default_router = policy.default_router,
+                   .traffic_salt = policy.traffic_salt,
+                   .experiments = std::move(policy.experiments),
+                   .fingerprints = {}})
+      .revisions();
+}
+
+// What a server that runs `running` would do with `updated`.
+void PrintReload(const v1::ServerConfig& running, const v1::ServerConfig& updated) {
+  const ConfigReload reload = DiffForReload(running, updated);
+  for (const ConfigChange& change : reload.changes) std::cout << change.ToString() << "\n";
+  if (reload.changes.empty()) std::cout << "nothing changes\n";
+  const auto before = RevisionsOf(running), after = RevisionsOf(updated);
+  for (const auto& [name, revision] : after) {
+    const auto old = before.find(name);
+    if (old == before.end() || old->second == revision) continue;
+    std::cout << "experiment " << name
+              << " starts a new revision: what was measured before is not mixed with what is "
+                 "measured from then on\n";
+  }
+}
+
+int Check(const ConfigFlags& flags, const std::string& running_file) {
+  const ConfigOptions options = {.overrides = flags.overrides,
+                                 .built_in_routers = {std::string(kCheckpointRouter)}};
+  const ConfigCheck check = CheckConfig(flags.file, options);
   (check.valid ? std::cout : std::cerr) << check.text;
-  return check.valid ? kExitOk : kExitFailure;
+  if (!check.valid) return kExitFailure;
+  if (running_file.empty()) return kExitOk;
+  const auto running = LoadConfig(running_file, options);
+  if (!running.ok()) {
+    std::cerr << "--running: " << running.status().message() << "\n";
+    return kExitFailure;
+  }
+  const auto updated = LoadConfig(flags.file, options);
+  if (!updated.ok()) {
+    std::cerr << updated.status().message() << "\n";
+    return kExitFailure;
+  }
+  PrintReload(*running, *updated);
+  return kExitOk;
 }
 
 }  // namespace
@@ -93,7 +142,8 @@ void AddServeCommand(CLI::App* app, int* exit_code) {
   const auto flags = std::make_shared<ConfigFlags>();
   flags->AddTo(command);
   command->footer(
-      "SIGHUP reloads the file; SIGTERM drains, a second one ends at once.\n\n"
+      "SIGHUP reloads the file, as a change of it does within some 2 seconds; SIGTERM drains, a "
+      "second one ends at once.\n\n"
       "Examples:\n"
       "  penstock serve --config penstock.yaml\n"
       "  penstock serve --config penstock.yaml --set listen.grpc=127.0.0.1:0 --set "
@@ -106,9 +156,16 @@ void AddCheckConfigCommand(CLI::App* app, int* exit_code) {
       app->add_subcommand("check-config", "print every violation of a configuration file");
   const auto flags = std::make_shared<ConfigFlags>();
   flags->AddTo(command);
+  const auto running = std::make_shared<std::string>();
+  command->add_option(
+      "--running", *running,
+      "the file that a server runs with: says what a reload would change, and which "
+      "experiments start a new revision");
   command->footer(
-      "Exits 1 if there is any.\n\nExample:\n  penstock check-config --config penstock.yaml");
-  command->callback([flags, exit_code] { *exit_code = Check(*flags); });
+      "Exits 1 if there is any.\n\nExamples:\n"
+      "  penstock check-config --config penstock.yaml\n"
+      "  penstock check-config --config new.yaml --running penstock.yaml");
+  command->callback([flags, running, exit_code] { *exit_code = Check(*flags, *running); });
 }
 
 }  // namespace penstock

@@ -158,6 +158,26 @@ absl::StatusOr<v1::GetLoadResponse> Client::GetLoad(const CallOptions& call) {
               v1::GetLoadRequest());
 }
 
+absl::StatusOr<v1::AssignResponse> Client::Assign(const v1::AssignRequest& request,
+                                                  const CallOptions& call) {
+  return Call(options_, call, *stubs_->admin, &v1::AdminService::Stub::Assign, request);
+}
+
+absl::StatusOr<v1::ListExperimentsResponse> Client::ListExperiments(const CallOptions& call) {
+  return Call(options_, call, *stubs_->admin, &v1::AdminService::Stub::ListExperiments,
+              v1::ListExperimentsRequest());
+}
+
+absl::StatusOr<v1::HaltArmResponse> Client::HaltArm(const v1::HaltArmRequest& request,
+                                                    const CallOptions& call) {
+  return Call(options_, call, *stubs_->admin, &v1::AdminService::Stub::HaltArm, request);
+}
+
+absl::StatusOr<v1::ResumeArmResponse> Client::ResumeArm(const v1::ResumeArmRequest& request,
+                                                        const CallOptions& call) {
+  return Call(options_, call, *stubs_->admin, &v1::AdminService::Stub::ResumeArm, request);
+}
+
 absl::Status Client::WatchExpertStats(
     const v1::WatchExpertStatsRequest& request,
     const std::function<bool(const v1::GetExpertStatsResponse&)>& on_message,

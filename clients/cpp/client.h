@@ -62,6 +62,14 @@ class Client {
                                                             const CallOptions& call = {});
   absl::StatusOr<v1::GetLoadResponse> GetLoad(const CallOptions& call = {});
 
+  absl::StatusOr<v1::AssignResponse> Assign(const v1::AssignRequest& request,
+                                            const CallOptions& call = {});
+  absl::StatusOr<v1::ListExperimentsResponse> ListExperiments(const CallOptions& call = {});
+  absl::StatusOr<v1::HaltArmResponse> HaltArm(const v1::HaltArmRequest& request,
+                                              const CallOptions& call = {});
+  absl::StatusOr<v1::ResumeArmResponse> ResumeArm(const v1::ResumeArmRequest& request,
+                                                  const CallOptions& call = {});
+
   // Blocks while the server streams; `on_message` runs on the calling thread, and ends the call by
   // returning false, which is no error.
   absl::Status WatchExpertStats(

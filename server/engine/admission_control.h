@@ -17,9 +17,6 @@
 
 namespace penstock {
 
-// The tenant of requests that name none.
-inline constexpr char kDefaultTenant[] = "default";
-
 // A call that may run, quota and queue aside.
 struct PreparedRequest {
   std::shared_ptr<LiveRequest> live;     // who asks, and what was decided

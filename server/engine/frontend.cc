@@ -107,6 +107,10 @@ class FrontendImpl final : public Frontend {
     return assigner_.Explain(query);
   }
 
+  std::map<std::string, std::string> ExperimentRevisions() override {
+    return assigner_.Revisions();
+  }
+
   void BeginDrain() override { admission_.BeginDrain(); }
   bool draining() const override { return admission_.draining(); }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -60,6 +61,9 @@ class Frontend {
 
   // Which router a request would get now, and why. INVALID_ARGUMENT: no such tenant.
   virtual absl::StatusOr<RequestAssigner::Explanation> Explain(const AssignmentQuery& query) = 0;
+
+  // By name of the experiment, with the packages that are loaded now.
+  virtual std::map<std::string, std::string> ExperimentRevisions() = 0;
 
   // From now on new requests are refused with UNAVAILABLE. Irrevocable.
   virtual void BeginDrain() = 0;

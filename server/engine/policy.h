@@ -29,6 +29,9 @@ struct Limits {
   std::int64_t max_response_queue = 1024;  // messages that wait for a slow reader
 };
 
+// The tenant of requests that name none.
+inline constexpr char kDefaultTenant[] = "default";
+
 struct TenantPolicy {
   TenantRouting routing;
   double weight = 1;

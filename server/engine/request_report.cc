@@ -5,7 +5,7 @@
 
 #include "server/base/error.h"
 #include "server/base/log.h"
-#include "server/engine/admission_control.h"
+#include "server/engine/policy.h"
 
 namespace penstock {
 namespace {

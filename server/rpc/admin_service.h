@@ -9,6 +9,7 @@
 #include "penstock/v1/admin.grpc.pb.h"
 #include "server/engine/router_set.h"
 #include "server/rpc/call_context.h"
+#include "server/rpc/experiment_operations.h"
 #include "server/rpc/expert_stats.h"
 #include "server/scheduler/scheduler.h"
 
@@ -21,7 +22,11 @@ using RawAdminService = v1::AdminService::WithRawCallbackMethod_ListRouters<
                 v1::AdminService::WithRawCallbackMethod_WatchExpertStats<
                     v1::AdminService::WithRawCallbackMethod_GetLoad<
                         v1::AdminService::WithRawCallbackMethod_Drain<
-                            v1::AdminService::Service>>>>>>>;
+                            v1::AdminService::WithRawCallbackMethod_Assign<
+                                v1::AdminService::WithRawCallbackMethod_ListExperiments<
+                                    v1::AdminService::WithRawCallbackMethod_HaltArm<
+                                        v1::AdminService::WithRawCallbackMethod_ResumeArm<
+                                            v1::AdminService::Service>>>>>>>>>>>;
 
 class AdminService final : public RawAdminService {
  public:
@@ -33,7 +38,8 @@ class AdminService final : public RawAdminService {
     RouterSet* routers = nullptr;
     TaskRunner* loader = nullptr;  // loads packages, which may take seconds
     std::function<SchedulerLoad()> load;
-    ExpertStatsSource expert_stats;  // may be empty: UNIMPLEMENTED
+    ExpertStatsSource expert_stats;               // may be empty: UNIMPLEMENTED
+    ExperimentOperations* experiments = nullptr;  // likewise
     std::function<void()> begin_drain;
     // Ends the process as SIGTERM would; requests that still run have at most `timeout`. Called
     // once a Drain has been answered, or its caller is gone; on a thread that must not be blocked.
@@ -62,6 +68,18 @@ class AdminService final : public RawAdminService {
                                     grpc::ByteBuffer* reply) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* Drain(grpc::CallbackServerContext* call,
                                                     const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* Assign(grpc::CallbackServerContext* call,
+                                   const grpc::ByteBuffer* request,
+                                   grpc::ByteBuffer* reply) override;
+  grpc::ServerUnaryReactor* ListExperiments(grpc::CallbackServerContext* call,
+                                            const grpc::ByteBuffer* request,
+                                            grpc::ByteBuffer* reply) override;
+  grpc::ServerUnaryReactor* HaltArm(grpc::CallbackServerContext* call,
+                                    const grpc::ByteBuffer* request,
+                                    grpc::ByteBuffer* reply) override;
+  grpc::ServerUnaryReactor* ResumeArm(grpc::CallbackServerContext* call,
+                                      const grpc::ByteBuffer* request,
+                                      grpc::ByteBuffer* reply) override;
 
  private:
   absl::Status CheckAccess(const grpc::CallbackServerContext& call) const;

@@ -68,6 +68,7 @@ class RpcServer::State {
                           .loader = &loader_,
                           .load = dependencies.load,
                           .expert_stats = dependencies.expert_stats,
+                          .experiments = dependencies.experiments,
                           .begin_drain = [this] { BeginDrain(); },
                           .shut_down = dependencies.shut_down}) {}
 

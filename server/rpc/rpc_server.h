@@ -44,6 +44,7 @@ class RpcServer {
     ModelSpec model;
     std::function<SchedulerLoad()> load;
     ExpertStatsSource expert_stats;                         // optional
+    ExperimentOperations* experiments = nullptr;            // optional
     std::function<void(absl::Duration timeout)> shut_down;  // AdminService::Options; optional
   };
 

@@ -117,6 +117,8 @@ inline constexpr Metric kPairedTexts{
 inline constexpr Metric kPairedRows{
     "penstock_paired_rows_total", kCounter,
     "Token rows computed to score texts under other arms, counted nowhere else."};
+inline constexpr Metric kArmHalted{"penstock_experiment_arm_halted", kGauge,
+                                   "1 while the arm's units get control's router, else 0."};
 
 // Server and process.
 inline constexpr Metric kReload{"penstock_config_last_reload_successful", kGauge,

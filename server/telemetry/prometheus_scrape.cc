@@ -172,6 +172,14 @@ void PrometheusTelemetry::AddExperiments(Exposition* exposition) const {
                     static_cast<double>(count));
   }
   exposition->Add(metrics::kPairedRows, {}, static_cast<double>(load_.background_rows));
+  for (const ExperimentSeries& series : experiments_) {
+    for (const auto& [arm, halted] : series.halted) {
+      exposition->Add(
+          metrics::kArmHalted,
+          {{"experiment", series.experiment}, {"revision", series.revision}, {"arm", arm}},
+          halted ? 1 : 0);
+    }
+  }
 }
 
 }  // namespace penstock

@@ -106,7 +106,7 @@ void PrometheusTelemetry::OnRequestFinished(const RequestEvent& request) {
   } else {
     ++unrouted_[{CodeLabel(request.code), ApiLabel(request.api)}];
   }
-  if (!request.experiment.empty()) {
+  if (IsShown(request.experiment)) {
     ++assignments_[{request.experiment, request.revision, request.arm, request.reason}];
   }
   const std::string tenant = TenantLabel(request.tenant);
@@ -160,6 +160,17 @@ void PrometheusTelemetry::SetTenants(const std::vector<std::string>& names) {
       return entry.first.first != kOtherTenants && !tenants_.contains(entry.first.first);
     });
   }
+}
+
+void PrometheusTelemetry::SetExperiments(std::vector<ExperimentSeries> experiments) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  experiments_ = std::move(experiments);
+  std::erase_if(assignments_, [this](const auto& entry) { return !IsShown(entry.first[0]); });
+}
+
+bool PrometheusTelemetry::IsShown(const std::string& experiment) const {
+  return std::any_of(experiments_.begin(), experiments_.end(),
+                     [&](const ExperimentSeries& shown) { return shown.experiment == experiment; });
 }
 
 std::int64_t PrometheusTelemetry::NowSecond() const {

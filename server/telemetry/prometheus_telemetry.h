@@ -25,6 +25,14 @@ namespace penstock {
 struct RouterSeries;  // router_series.h
 class ShadowSeries;   // shadow_series.h
 
+// An experiment, and which of its arms are halted.
+struct ExperimentSeries {
+  std::string experiment, revision;
+  std::map<std::string, bool> halted = {};  // by arm
+
+  bool operator==(const ExperimentSeries&) const = default;
+};
+
 // Events cost vector adds under one mutex; text is made outside of it, at a scrape. Series of a
 // router exist from the OnRoutersLoaded that first names it to the one that no longer does; loaded
 // again under the same name it starts from zero, which Prometheus takes as a counter reset. What a
@@ -56,6 +64,9 @@ class PrometheusTelemetry final : public Telemetry {
   // After a reload. Series of tenants that are no longer configured disappear.
   void SetTenants(const std::vector<std::string>& names);
 
+  // The experiments whose series there are; those of others disappear.
+  void SetExperiments(std::vector<ExperimentSeries> experiments);
+
   // The text of /metrics and of /metrics/experts ("text/plain; version=0.0.4"). Thread-safe.
   std::string ServeMetrics() const;
   std::string ServeExpertMetrics() const;
@@ -81,6 +92,7 @@ class PrometheusTelemetry final : public Telemetry {
   void AddShadowMeasures(bool by_layer, Exposition* exposition) const;
   void AddState(Exposition* exposition) const;
   void AddTenants(Exposition* exposition) const;
+  bool IsShown(const std::string& experiment) const;
   void AddExperiments(Exposition* exposition) const;
 
   const Options options_;
@@ -102,6 +114,7 @@ class PrometheusTelemetry final : public Telemetry {
   std::map<std::array<std::string, 4>, std::int64_t>
       assignments_;              // {experiment, revision, arm, reason}
   LabelledCounts paired_texts_;  // {experiment, result}
+  std::vector<ExperimentSeries> experiments_;
 };
 
 }  // namespace penstock

@@ -87,6 +87,8 @@ INSTANTIATE_TEST_SUITE_P(
         UsageCase{"ScoreFileMissing", {"score", "--file", "/nonexistent"}, "/nonexistent"},
         UsageCase{"RoutersAlone", {"routers"}, "A subcommand is required"},
         UsageCase{"LoadWithoutName", {"routers", "load"}, "NAME"},
+        UsageCase{"ExperimentsAlone", {"experiments"}, "A subcommand is required"},
+        UsageCase{"HaltWithoutArm", {"experiments", "halt", "e"}, "ARM"},
         UsageCase{"WatchTooOften", {"routers", "stats", "--watch", "0"}, "--watch"}),
     [](const auto& info) { return info.param.name; });
 
@@ -101,7 +103,8 @@ TEST_P(CliHelp, ShowsExamplesAndExitsWithZero) {
 
 INSTANTIATE_TEST_SUITE_P(Commands, CliHelp,
                          ::testing::Values("generate", "chat", "score", "trace", "tokenize",
-                                           "routers", "info", "load", "drain", "demo"));
+                                           "routers", "experiments", "info", "load", "drain",
+                                           "demo"));
 
 TEST(CliWithoutServer, FailsWithOneAndNamesTheAddress) {
   const Outcome outcome = RunWith({"info", "--server", "127.0.0.1:1", "--timeout", "0.2"});
@@ -259,6 +262,11 @@ INSTANTIATE_TEST_SUITE_P(
                       JsonCase{"Tokenize", {"tokenize", "text"}, "ids"},
                       JsonCase{"RoutersList", {"routers", "list"}, "routers"},
                       JsonCase{"RoutersLoad", {"routers", "load", "new"}, "router"},
+                      JsonCase{"ExperimentsList", {"experiments", "list"}, "experiments"},
+                      JsonCase{"ExperimentsHalt", {"experiments", "halt", "e", "b"}, "experiment"},
+                      JsonCase{
+                          "ExperimentsResume", {"experiments", "resume", "e", "b"}, "experiment"},
+                      JsonCase{"ExperimentsAssign", {"experiments", "assign"}, "router"},
                       JsonCase{"RoutersStats", {"routers", "stats"}, "routers"},
                       JsonCase{"Info", {"info"}, "vocab_size"},
                       JsonCase{"Load", {"load"}, "running"},
@@ -284,6 +292,28 @@ TEST_F(Cli, StatsShowMeasuresAndADashForAnEmptyWindow) {
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_THAT(outcome.out, AllOf(HasSubstr("linear: 1,234 tokens"), HasSubstr("0.875"),
                                  HasSubstr("7,000"), HasSubstr("    1       0        –")));
+}
+
+TEST_F(Cli, ExperimentsShowArmsHaltsAndGuardrails) {
+  const Outcome halted = Run({"experiments", "halt", "e", "b", "--reason", "odd answers"});
+  EXPECT_EQ(halted.code, 0) << halted.err;
+  EXPECT_THAT(halted.out,
+              AllOf(HasSubstr("halted by an operator at 2023-11-14T22:13:20Z: odd answers\n"),
+                    HasSubstr("no first exposure counts until every halted arm is resumed")));
+  const Outcome resumed = Run({"experiments", "resume", "e", "b"});
+  EXPECT_THAT(resumed.out, HasSubstr("analysis period 2"));
+  const Outcome list = Run({"experiments", "list"});
+  EXPECT_EQ(list.code, 0) << list.err;
+  EXPECT_THAT(list.out, AllOf(HasSubstr("e  running, revision 0123abcd, analysis period 2\n"),
+                              HasSubstr("2,000 of buckets 0 to 9999 are exposed; one arm a user"),
+                              HasSubstr("a *  linear  50.00 %"), HasSubstr("<= 0.01"),
+                              HasSubstr("too few"), HasSubstr("* the control arm\n")));
+}
+
+TEST_F(Cli, ExperimentsAssignExplains) {
+  const Outcome outcome = Run({"experiments", "assign", "--router", "mlp"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "nobody asked for another\nrouter mlp, reason explicit\n");
 }
 
 TEST_F(Cli, DrainSendsItsTimeoutAndShowsProgress) {

@@ -170,6 +170,15 @@ class FakeFrontend final : public Frontend {
         .refusal = assigner.Assign(query, tenant->routing).status()};
   }
 
+  std::map<std::string, std::string> ExperimentRevisions() override {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return Assigner({.default_router = policy_.default_router,
+                     .traffic_salt = policy_.traffic_salt,
+                     .experiments = policy_.experiments,
+                     .fingerprints = {}})
+        .revisions();
+  }
+
   void BeginDrain() override {
     std::lock_guard<std::mutex> lock(mutex_);
     draining_ = true;

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "penstock/v1/admin.grpc.pb.h"
@@ -249,6 +250,27 @@ class FakeAdminService final : public v1::AdminService::Service {
  public:
   FakeAdminService() {
     for (const char* name : {"linear", "mlp"}) AddRouter(name, "");
+    experiment_.set_name("e");
+    experiment_.set_revision("0123abcd");
+    experiment_.set_state(v1::EXPERIMENT_STATE_RUNNING);
+    experiment_.set_analysis_period(1);
+    experiment_.set_counts_exposures(true);
+    experiment_.add_tenants("default");
+    experiment_.set_unit("user");
+    experiment_.set_range_size(10'000);
+    experiment_.set_exposed(2'000);
+    experiment_.set_control("a");
+    for (const char* arm : {"a", "b"}) {
+      v1::ExperimentArm* const added = experiment_.add_arms();
+      added->set_name(arm);
+      added->set_router("linear");
+      added->set_share(5'000);
+    }
+    v1::ExperimentGuardrail* const guardrail = experiment_.add_guardrails();
+    guardrail->set_metric("error_rate");
+    guardrail->set_max(0.01);
+    guardrail->mutable_window()->set_seconds(300);
+    guardrail->add_readings()->set_arm("b");
   }
 
   grpc::Status ListRouters(grpc::ServerContext* /*context*/,
@@ -284,6 +306,47 @@ class FakeAdminService final : public v1::AdminService::Service {
     if (routers_.erase(request->name()) > 0) return grpc::Status::OK;
     return RichStatus(grpc::StatusCode::NOT_FOUND, "no router " + request->name(),
                       "ROUTER_NOT_FOUND", "name");
+  }
+
+  grpc::Status Assign(grpc::ServerContext* /*context*/, const v1::AssignRequest* request,
+                      v1::AssignResponse* response) override {
+    response->set_router(request->router().empty() ? "linear" : request->router());
+    response->set_reason(request->router().empty() ? "default" : "explicit");
+    response->add_explanation("nobody asked for another");
+    response->add_explanation(
+        absl::StrCat("router ", response->router(), ", reason ", response->reason()));
+    return grpc::Status::OK;
+  }
+
+  // One, of the arms a and b.
+  grpc::Status ListExperiments(grpc::ServerContext* /*context*/,
+                               const v1::ListExperimentsRequest* /*request*/,
+                               v1::ListExperimentsResponse* response) override {
+    const std::lock_guard lock(mutex_);
+    *response->add_experiments() = experiment_;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status HaltArm(grpc::ServerContext* /*context*/, const v1::HaltArmRequest* request,
+                       v1::HaltArmResponse* response) override {
+    const std::lock_guard lock(mutex_);
+    v1::ArmHalt* const halt = experiment_.mutable_arms(1)->mutable_halt();
+    halt->set_source(v1::ArmHalt::SOURCE_OPERATOR);
+    halt->set_reason(request->reason());
+    halt->mutable_time()->set_seconds(1'700'000'000);
+    experiment_.set_counts_exposures(false);
+    *response->mutable_experiment() = experiment_;
+    return grpc::Status::OK;
+  }
+
+  grpc::Status ResumeArm(grpc::ServerContext* /*context*/, const v1::ResumeArmRequest* /*request*/,
+                         v1::ResumeArmResponse* response) override {
+    const std::lock_guard lock(mutex_);
+    experiment_.mutable_arms(1)->clear_halt();
+    experiment_.set_counts_exposures(true);
+    experiment_.set_analysis_period(experiment_.analysis_period() + 1);
+    *response->mutable_experiment() = experiment_;
+    return grpc::Status::OK;
   }
 
   grpc::Status GetExpertStats(grpc::ServerContext* /*context*/,
@@ -358,6 +421,7 @@ class FakeAdminService final : public v1::AdminService::Service {
 
   mutable std::mutex mutex_;
   std::map<std::string, v1::RouterDescription> routers_;
+  v1::ExperimentDescription experiment_;
   v1::DrainRequest drain_request_;
 };
 

@@ -74,6 +74,7 @@ int RunCli(const std::vector<std::string>& arguments, Terminal& terminal) {
   AddTraceCommand(app, invocation);
   AddTokenizeCommand(app, invocation);
   AddRoutersCommand(app, invocation);
+  AddExperimentsCommand(app, invocation);
   AddServerCommands(app, invocation);
   AddDemoCommand(app, invocation);
 

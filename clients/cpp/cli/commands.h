@@ -38,6 +38,7 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation);
 void AddTraceCommand(CLI::App& app, Invocation& invocation);
 void AddTokenizeCommand(CLI::App& app, Invocation& invocation);
 void AddRoutersCommand(CLI::App& app, Invocation& invocation);
+void AddExperimentsCommand(CLI::App& app, Invocation& invocation);
 void AddServerCommands(CLI::App& app, Invocation& invocation);  // info, load, drain
 void AddDemoCommand(CLI::App& app, Invocation& invocation);
 

@@ -81,6 +81,61 @@ TEST_F(AdminTest, ListRoutersCountsRequestsInFlight) {
   EXPECT_EQ(second.Wait().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
+TEST_F(AdminTest, AssignExplainsAsTheFrontendDecides) {
+  Experiment experiment;
+  experiment.name = experiment.salt = "e";
+  experiment.audience = {"acme"};
+  experiment.range_size = experiment.exposed = 10'000;
+  experiment.arms = {{"a", "linear", 5000}, {"b", "mlp", 5000}};
+  experiment.control = "a";
+  frontend_.mutable_policy().traffic_salt = "t";
+  frontend_.mutable_policy().experiments = {experiment};
+  Serve();
+  v1::AssignRequest request;
+  request.set_tenant("acme");
+  request.set_user("user-1");
+  v1::AssignResponse response;
+  grpc::ClientContext context;
+  ASSERT_TRUE(admin_->Assign(&context, request, &response).ok());
+  EXPECT_EQ(response.experiment(), "e");
+  EXPECT_EQ(response.reason(), "experiment");
+  EXPECT_EQ(response.router(), response.bucket() < 5000 ? "linear" : "mlp");
+  EXPECT_EQ(response.revision().size(), 8);
+  EXPECT_EQ(response.refusal(), "");
+  ASSERT_GE(response.explanation_size(), 3);
+  EXPECT_EQ(*response.explanation().rbegin(),
+            "router " + response.router() + ", reason experiment");
+  request.clear_tenant();
+  v1::AssignResponse other;
+  grpc::ClientContext other_context;
+  ASSERT_TRUE(admin_->Assign(&other_context, request, &other).ok());
+  EXPECT_EQ(other.reason(), "default");
+  EXPECT_EQ(other.bucket(), -1);
+}
+
+TEST_F(AdminTest, HaltsAndResumesArms) {
+  Serve();
+  v1::HaltArmRequest halt;
+  halt.set_experiment("e");
+  halt.set_arm("b");
+  v1::HaltArmResponse halted;
+  grpc::ClientContext halt_context;
+  ASSERT_TRUE(admin_->HaltArm(&halt_context, halt, &halted).ok());
+  EXPECT_TRUE(halted.experiment().arms(0).has_halt());
+  v1::ListExperimentsResponse list;
+  grpc::ClientContext list_context;
+  ASSERT_TRUE(admin_->ListExperiments(&list_context, {}, &list).ok());
+  ASSERT_EQ(list.experiments_size(), 1);
+  EXPECT_TRUE(list.experiments(0).arms(0).has_halt());
+  v1::ResumeArmRequest resume;
+  resume.set_experiment("e");
+  resume.set_arm("b");
+  v1::ResumeArmResponse resumed;
+  grpc::ClientContext resume_context;
+  ASSERT_TRUE(admin_->ResumeArm(&resume_context, resume, &resumed).ok());
+  EXPECT_FALSE(resumed.experiment().arms(0).has_halt());
+}
+
 TEST_F(AdminTest, GetLoadTellsTheSchedulersLoad) {
   Serve();
   v1::GetLoadResponse load;

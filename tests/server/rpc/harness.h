@@ -53,6 +53,48 @@ inline absl::StatusOr<LoadedRouter> LoadFake(const std::string& name, const std:
   return router;
 }
 
+// Halts and resumes the arm "b" of the experiment "e".
+class FakeExperiments final : public ExperimentOperations {
+ public:
+  v1::ListExperimentsResponse ListExperiments() override {
+    v1::ListExperimentsResponse response;
+    *response.add_experiments() = Now();
+    return response;
+  }
+  absl::StatusOr<v1::ExperimentDescription> HaltArm(const v1::HaltArmRequest& request) override {
+    return Set(request.arm(), true);
+  }
+  absl::StatusOr<v1::ExperimentDescription> ResumeArm(
+      const v1::ResumeArmRequest& request) override {
+    return Set(request.arm(), false);
+  }
+
+ private:
+  v1::ExperimentDescription Now() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    v1::ExperimentDescription description;
+    description.set_name("e");
+    v1::ExperimentArm* const arm = description.add_arms();
+    arm->set_name("b");
+    if (halted_) arm->mutable_halt()->set_source(v1::ArmHalt::SOURCE_OPERATOR);
+    return description;
+  }
+  absl::StatusOr<v1::ExperimentDescription> Set(const std::string& arm, bool halted) {
+    if (arm != "b") {
+      return MakeError(absl::StatusCode::kNotFound, "arm: got " + arm + ", want one of b",
+                       {.reason = "UNKNOWN_ARM", .field = "arm", .retry_after = {}});
+    }
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      halted_ = halted;
+    }
+    return Now();
+  }
+
+  std::mutex mutex_;
+  bool halted_ = false;
+};
+
 class RpcTest : public ::testing::Test {
  protected:
   void Serve(RpcServer::Options options = {}) {
@@ -78,6 +120,7 @@ class RpcTest : public ::testing::Test {
       std::lock_guard<std::mutex> lock(mutex_);
       return expert_stats_;
     };
+    dependencies.experiments = &experiments_;
     dependencies.shut_down = [this](absl::Duration timeout) {
       std::lock_guard<std::mutex> lock(mutex_);
       shut_downs_.push_back(timeout);
@@ -110,6 +153,7 @@ class RpcTest : public ::testing::Test {
   RouterSet routers_{{.loader = LoadFake, .max_loaded = 3, .on_change = {}, .user_of = {}},
                      FakeRouter("linear")};
   FakeFrontend frontend_;
+  FakeExperiments experiments_;
   std::unique_ptr<RpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::InferenceService::Stub> inference_;

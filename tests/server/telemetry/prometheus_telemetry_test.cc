@@ -132,6 +132,7 @@ class PrometheusTelemetryTest : public testing::Test {
 
   // At least one sample of every series.
   void Exercise() {
+    telemetry_->SetExperiments({{"e", "0123abcd", {{"mlp", false}}}});
     telemetry_->OnStep(Step("a", {10, 6, 4, 0}));
     telemetry_->OnStep(Step("b", {1, 1, 1, 1}));
     telemetry_->OnStep(ShadowStep(4, 2, 3));
@@ -173,6 +174,7 @@ TEST_F(PrometheusTelemetryTest, CountsRequestsByRouterCodeAndApi) {
 }
 
 TEST_F(PrometheusTelemetryTest, CountsWhatExperimentsAssign) {
+  telemetry_->SetExperiments({{"e", "0123abcd", {{"control", false}, {"mlp", true}}}});
   telemetry_->OnRequestFinished(Request("acme", "a"));
   RequestEvent request = Request("acme", "a");
   request.experiment = "e";
@@ -188,6 +190,16 @@ TEST_F(PrometheusTelemetryTest, CountsWhatExperimentsAssign) {
       R"(penstock_experiment_assignments_total{experiment="e",revision="0123abcd",arm="mlp",reason=)";
   EXPECT_EQ(samples.at(series + "\"experiment\"}"), 2);
   EXPECT_EQ(samples.at(series + "\"halted\"}"), 1);
+  const std::string halted =
+      R"(penstock_experiment_arm_halted{experiment="e",revision="0123abcd",arm=)";
+  EXPECT_EQ(samples.at(halted + "\"mlp\"}"), 1);
+  EXPECT_EQ(samples.at(halted + "\"control\"}"), 0);
+  // Gone, and what still runs of it does not bring it back.
+  telemetry_->SetExperiments({});
+  telemetry_->OnRequestFinished(request);
+  for (const auto& [name, value] : Scrape()) {
+    EXPECT_THAT(name, Not(testing::HasSubstr("experiment=\"e\"")));
+  }
 }
 
 TEST_F(PrometheusTelemetryTest, CountsTokensAndCacheHits) {

@@ -1,0 +1,305 @@
+// Experiments on live traffic through the real binaries: what a guardrail halts, and what outlives
+// the server.
+#include <signal.h>
+
+#include <cstdint>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "clients/cpp/cli/http_get.h"
+#include "clients/cpp/cli/metrics_page.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/e2e/server_process.h"
+#include "tests/support/temporary_folder.h"
+
+namespace penstock {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+// One gate: [E, d], each element of `size` bytes, the sign in its last.
+struct Gate {
+  std::byte* bytes;
+  std::size_t experts, row, size;  // row, size: in bytes
+
+  void Copy(std::size_t from, std::size_t to) {
+    std::memcpy(bytes + to * row, bytes + from * row, row);
+  }
+  void Negate(std::size_t expert) {
+    for (std::size_t at = expert * row + size - 1; at < (expert + 1) * row; at += size) {
+      bytes[at] ^= std::byte{0x80};
+    }
+  }
+  void Fill(std::size_t expert, std::byte value) {
+    std::memset(bytes + expert * row, std::to_integer<int>(value), row);
+  }
+};
+
+// Writes routers/NAME: the checkpoint's own kind of gate, with layer 1 changed. Finite.
+void WriteDamaged(const std::string& name, const std::function<void(Gate)>& damage) {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::path(TinyModel::Get().folder()) / "routers" / name;
+  fs::remove_all(folder);
+  fs::copy(folder.parent_path() / "linear", folder);
+  const fs::path file = folder / "router.safetensors";
+  std::ifstream stream(file, std::ios::binary);
+  std::string content{std::istreambuf_iterator<char>(stream), {}};
+  // Eight bytes of length, that many of JSON, the tensors.
+  std::uint64_t length = 0;
+  std::memcpy(&length, content.data(), sizeof(length));
+  const auto tensor = nlohmann::json::parse(content.substr(8, length)).at("layers.1.W");
+  const auto begin = tensor.at("data_offsets").at(0).get<std::size_t>();
+  const auto bytes = tensor.at("data_offsets").at(1).get<std::size_t>() - begin;
+  const auto experts = tensor.at("shape").at(0).get<std::size_t>();
+  const auto width = tensor.at("shape").at(1).get<std::size_t>();
+  damage({reinterpret_cast<std::byte*>(content.data()) + 8 + length + begin, experts,
+          bytes / experts, bytes / experts / width});
+  WriteFile(file.string(), content);
+}
+
+// All rows go to the first four experts: two rows and their opposites, of which exactly two have a
+// positive logit, and the rest at 0. (k is 2.)
+void WriteCollapsed() {
+  WriteDamaged("collapsed", [](Gate gate) {
+    gate.Copy(0, 1);
+    gate.Negate(1);
+    gate.Copy(2, 3);
+    gate.Negate(3);
+    for (std::size_t expert = 4; expert < gate.experts; ++expert) {
+      gate.Fill(expert, std::byte{0});
+    }
+  });
+}
+
+// Weights near the largest there are (3.4e38 in bf16 and fp32): finite, and their logits are not.
+void WriteOverflowing() {
+  WriteDamaged("overflowing", [](Gate gate) {
+    for (std::size_t expert = 0; expert < gate.experts; ++expert) {
+      gate.Fill(expert, std::byte{0x7f});
+    }
+  });
+}
+
+class ExperimentsE2eTest : public ::testing::Test {
+ protected:
+  // linear against `router`, half and half by request.
+  std::string Config(const std::string& router, const std::string& guardrails) const {
+    std::string text = TinyModel::Get().Config();
+    absl::StrAppend(&text, "    - {name: ", router, ", path: ", router, "}\n");
+    absl::StrAppend(&text, "state_dir: ", state_.path(), "/state\n", R"(experiments:
+  traffic_salt: t
+  list:
+    - name: trial
+      audience: {tenants: [default]}
+      unit: request
+      exposure: 100%
+      arms: [{name: control, router: linear, share: 5000}, {name: new, router: )",
+                    router, R"(, share: 5000}]
+      control: control
+      primary: {metric: paired_logprob, better: higher, min_effect: 0.005}
+      guardrails: )",
+                    guardrails, "\n");
+    return text;
+  }
+
+  static client::MetricsPage Metrics(const ServerProcess& server) {
+    const auto text = client::HttpGet(server.ops(), "/metrics", absl::Seconds(10));
+    EXPECT_TRUE(text.ok()) << text.status();
+    const auto page = client::MetricsPage::Parse(*text);
+    EXPECT_TRUE(page.ok()) << page.status();
+    return *page;
+  }
+
+  static std::optional<double> Halted(const ServerProcess& server, const std::string& arm) {
+    return Metrics(server).Sum("penstock_experiment_arm_halted",
+                               {{"experiment", "trial"}, {"arm", arm}});
+  }
+
+  // A request id whose arm is `arm` while none is halted.
+  static std::string UnitOf(const std::string& arm, client::Client* client) {
+    for (int i = 0; i < 200; ++i) {
+      v1::AssignRequest request;
+      request.set_request_id(absl::StrCat("unit-", i));
+      const auto response = client->Assign(request);
+      EXPECT_TRUE(response.ok()) << response.status();
+      if (response.ok() && response->arm() == arm) return request.request_id();
+    }
+    ADD_FAILURE() << "no unit of arm " << arm;
+    return "";
+  }
+
+  static absl::StatusOr<v1::GenerateResponse> Ask(client::Client* client, const std::string& id,
+                                                  int tokens = 2) {
+    v1::GenerateRequest request;
+    request.set_request_id(id);
+    request.set_text("some text");
+    request.mutable_stopping()->set_max_new_tokens(tokens);
+    return client->Generate(request);
+  }
+
+  std::string StateFile() const { return state_.path() + "/state/experiments/trial.halts"; }
+
+  TemporaryFolder state_;
+};
+
+constexpr char kIdle[] = "[{metric: idle_experts, max: 1, window: 10s, min_requests: 20}]";
+
+TEST_F(ExperimentsE2eTest, AGuardrailHaltsACollapsedRouterUnderLoadAndItStaysHalted) {
+  WriteCollapsed();
+  const std::string config = Config("collapsed", kIdle);
+  std::string unit, revision;
+  {
+    ServerProcess server(config);
+    const auto client = server.Connect();
+    unit = UnitOf("new", client.get());
+    const auto before = Ask(client.get(), unit);
+    ASSERT_TRUE(before.ok()) << before.status();
+    EXPECT_EQ(before->assignment().router(), "collapsed");
+    revision = before->assignment().revision();
+    EXPECT_THAT(server.log(), HasSubstr("experiment revision"));
+    EXPECT_EQ(Halted(server, "new"), 0);
+
+    const std::string report = state_.path() + "/bench.json";
+    const ProgramResult bench =
+        RunProgram("penstock-bench",
+                   {"--server", server.grpc(), "--concurrency", "8", "--requests", "300",
+                    "--prompt-tokens", "16-32", "--output-tokens", "4-16", "--json", report});
+    EXPECT_EQ(bench.exit_code, 0) << "no request is lost\n" << bench.output;
+    ASSERT_TRUE(server.WaitForLog("guardrail halted an arm")) << server.log();
+    EXPECT_THAT(server.log(), HasSubstr("experiment=trial arm=new metric=idle_experts value=2"));
+
+    const auto list = client->ListExperiments();
+    ASSERT_TRUE(list.ok()) << list.status();
+    ASSERT_EQ(list->experiments_size(), 1);
+    const v1::ExperimentDescription& trial = list->experiments(0);
+    EXPECT_EQ(trial.revision(), revision);
+    EXPECT_EQ(trial.state(), v1::EXPERIMENT_STATE_RUNNING);
+    EXPECT_FALSE(trial.counts_exposures());
+    ASSERT_EQ(trial.arms_size(), 2);
+    EXPECT_FALSE(trial.arms(0).has_halt());
+    const v1::ArmHalt& halt = trial.arms(1).halt();
+    EXPECT_EQ(halt.source(), v1::ArmHalt::SOURCE_GUARDRAIL);
+    EXPECT_EQ(halt.metric(), "idle_experts");
+    EXPECT_EQ(halt.value(), 2);
+    EXPECT_EQ(halt.bound(), 1);
+    EXPECT_THAT(halt.reason(), HasSubstr("idle_experts is 2, at most 1 is allowed, over "));
+
+    const auto after = Ask(client.get(), unit);
+    ASSERT_TRUE(after.ok()) << after.status();
+    EXPECT_EQ(after->assignment().router(), "linear");
+    EXPECT_EQ(after->assignment().reason(), "halted");
+    EXPECT_EQ(after->assignment().revision(), revision) << "a halt starts no revision";
+    server.Signal(SIGTERM);
+    EXPECT_EQ(server.Wait(), 0);
+  }
+  {
+    ServerProcess server(config);
+    const auto client = server.Connect();
+    EXPECT_EQ(Ask(client.get(), unit)->assignment().reason(), "halted") << "after a restart";
+    const ProgramResult resumed = RunProgram(
+        "penstock-cli", {"--server", server.grpc(), "experiments", "resume", "trial", "new"});
+    EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
+    EXPECT_THAT(resumed.output, HasSubstr("analysis period 2"));
+    EXPECT_EQ(Ask(client.get(), unit)->assignment().router(), "collapsed");
+    const ProgramResult halted =
+        RunProgram("penstock-cli", {"--server", server.grpc(), "experiments", "halt", "trial",
+                                    "control", "--reason", "stop it all"});
+    EXPECT_EQ(halted.exit_code, 0) << halted.output;
+    EXPECT_THAT(halted.output, HasSubstr("halted: its control arm is"));
+    EXPECT_EQ(Ask(client.get(), unit)->assignment().reason(), "default");
+    const ProgramResult again = RunProgram(
+        "penstock-cli", {"--server", server.grpc(), "experiments", "resume", "trial", "new"});
+    EXPECT_EQ(again.exit_code, 1);
+    EXPECT_THAT(again.output, HasSubstr("arm: got new, want one that is halted"));
+    server.Signal(SIGTERM);
+    EXPECT_EQ(server.Wait(), 0);
+  }
+  std::ofstream(StateFile(), std::ios::app) << "damage";
+  ServerProcess server(config);
+  EXPECT_THAT(server.log(), HasSubstr("trial.halts: damaged, set aside as "));
+  EXPECT_EQ(Ask(server.Connect().get(), unit)->assignment().router(), "linear");
+}
+
+TEST_F(ExperimentsE2eTest, AnInfiniteLogitHaltsItsArmAtOnceAndFailsItsRequestAlone) {
+  WriteOverflowing();
+  ServerProcess server(Config("overflowing", "[]"));
+  const auto client = server.Connect();
+  const std::string bad = UnitOf("new", client.get()), good = UnitOf("control", client.get());
+  const absl::Status failed = Ask(client.get(), bad).status();
+  EXPECT_EQ(failed.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(failed.message()),
+              HasSubstr("router \"overflowing\": non-finite logit in layer 1"));
+  EXPECT_TRUE(Ask(client.get(), good).ok());
+  ASSERT_TRUE(server.WaitForLog("guardrail halted an arm"));
+  EXPECT_THAT(server.log(), HasSubstr("metric=non_finite_logits value=1 bound=0"));
+  const auto after = Ask(client.get(), bad);
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_EQ(after->assignment().reason(), "halted");
+}
+
+TEST_F(ExperimentsE2eTest, AChangeOfTheFileReloadsItWithoutASignal) {
+  WriteCollapsed();
+  const std::string config = Config("collapsed", "[]");
+  ServerProcess server(config);
+  const auto client = server.Connect();
+  const std::string unit = UnitOf("new", client.get());
+  const std::string revision = client->ListExperiments()->experiments(0).revision();
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = config;
+    text.replace(text.find(from), from.size(), to);
+    WriteFile(server.config_file(), text);
+  };
+  with("router: collapsed, share: 5000", "router: collapsed, share: 5000, halted: true");
+  ASSERT_TRUE(server.WaitForLog("arms[new].halted: changed from false to true"));
+  ASSERT_TRUE(server.WaitForLog(" reloaded "));
+  EXPECT_EQ(Ask(client.get(), unit)->assignment().reason(), "halted");
+  EXPECT_EQ(client->ListExperiments()->experiments(0).arms(1).halt().source(),
+            v1::ArmHalt::SOURCE_CONFIGURATION);
+  EXPECT_EQ(client->ListExperiments()->experiments(0).revision(), revision);
+
+  with("unit: request", "unit: nonsense");
+  ASSERT_TRUE(server.WaitForLog(" reload failed"));
+  EXPECT_EQ(Metrics(server).Sum("penstock_config_last_reload_successful"), 0);
+  EXPECT_EQ(Ask(client.get(), unit)->assignment().reason(), "halted") << "the old state stays";
+
+  WriteFile(server.config_file(),
+            absl::StrReplaceAll(config, {{"name: control", "name: first"},
+                                         {"control: control", "control: first"}}));
+  ASSERT_TRUE(server.WaitForLog("before=" + revision));
+  const v1::ExperimentDescription trial = client->ListExperiments()->experiments(0);
+  EXPECT_NE(trial.revision(), revision);
+  EXPECT_EQ(trial.analysis_period(), 2) << "the file opened the arm";
+}
+
+TEST_F(ExperimentsE2eTest, CheckConfigSaysWhatAReloadChangesAndWhatBeginsAnew) {
+  const std::string config = Config("collapsed", kIdle);
+  const std::string running = state_.path() + "/running.yaml",
+                    updated = state_.path() + "/new.yaml";
+  WriteFile(running, config);
+  const auto check = [&](const std::string& from, const std::string& to) {
+    WriteFile(updated, absl::StrReplaceAll(config, {{from, to}}));
+    return RunProgram("penstock", {"check-config", "--config", updated, "--running", running});
+  };
+  const ProgramResult ramp = check("exposure: 100%", "exposure: 50%");
+  EXPECT_EQ(ramp.exit_code, 0);
+  EXPECT_THAT(ramp.output, HasSubstr("experiments.list[trial].exposure: changed from 100% to 50%"));
+  EXPECT_THAT(ramp.output, Not(HasSubstr("new revision")));
+  const ProgramResult renamed = check("name: new", "name: newer");
+  EXPECT_EQ(renamed.exit_code, 0);
+  EXPECT_THAT(renamed.output, HasSubstr("experiment trial starts a new revision: what was"));
+  EXPECT_EQ(check("unit: request", "unit: thing").exit_code, 1);
+}
+
+}  // namespace
+}  // namespace penstock
