@@ -16,6 +16,7 @@ void AddCheckConfigCommand(CLI::App* app, int* exit_code);
 void AddAssignCommand(CLI::App* app, int* exit_code);
 void AddRoutersCommand(CLI::App* app, int* exit_code);
 void AddDemoModelCommand(CLI::App* app, int* exit_code);
+void AddReportCommand(CLI::App* app, int* exit_code);
 void AddBenchCommand(CLI::App* app, int* exit_code);
 
 }  // namespace penstock

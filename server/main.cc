@@ -16,6 +16,7 @@ int main(int argc, char** argv) {
   penstock::AddAssignCommand(&app, &exit_code);
   penstock::AddRoutersCommand(&app, &exit_code);
   penstock::AddDemoModelCommand(&app, &exit_code);
+  penstock::AddReportCommand(&app, &exit_code);
   penstock::AddBenchCommand(&app, &exit_code);
   try {
     app.parse(argc, argv);

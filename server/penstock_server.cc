@@ -22,6 +22,7 @@
 #include "server/engine/engine.h"
 #include "server/engine/paired_scorer.h"
 #include "server/experiment_control.h"
+#include "server/experiment_desk.h"
 #include "server/http/ops_server.h"
 #include "server/policy_of_config.h"
 #include "server/progress_bar.h"
@@ -62,6 +63,7 @@ class Server final : public PenstockServer {
     rpc_.reset();
     ops_.reset();
     if (control_ != nullptr) control_->Stop();
+    if (desk_ != nullptr) desk_->StopLooking();
     frontend_.reset();  // stops the engine
     paired_.reset();
     engine_.reset();
@@ -72,18 +74,23 @@ class Server final : public PenstockServer {
     PENSTOCK_RETURN_IF_ERROR(StartOps());
     PENSTOCK_ASSIGN_OR_RETURN(Backend backend, Load());
     const ModelSpec spec = backend.model->spec();
+    PENSTOCK_RETURN_IF_ERROR(MakeDesk());
     PENSTOCK_RETURN_IF_ERROR(MakeTelemetry(spec));
     PENSTOCK_RETURN_IF_ERROR(MakeRouters(backend));
     PENSTOCK_RETURN_IF_ERROR(MakeEngine(std::move(backend.model)));
     allow_other_base_ = backend.allow_other_base;
     MakeControl();
     MakePairedScorer();
-    frontend_ = Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
-                                 PolicyOfConfig(config_, spec.name, spec.max_context),
-                                 telemetry_.get(), &Clock::Real(), {paired_.get(), control_.get()});
+    frontend_ =
+        Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
+                         PolicyOfConfig(config_, spec.name, spec.max_context), telemetry_.get(),
+                         &Clock::Real(), {desk_.get(), paired_.get(), control_.get()});
     ApplyPolicy(config_);
     ConfigureShadow(config_, spec);
     control_->Start(frontend_.get(), routers_.get());
+    desk_->SetHalts(
+        [this](const std::string& name) { return HaltedArms(control_->HaltsOf(name)); });
+    desk_->LookAt([this] { return telemetry_->Snapshot(); });
     PENSTOCK_RETURN_IF_ERROR(StartRpc(spec));
     engine_->Start();
     rpc_->SetReady(true);
@@ -122,6 +129,7 @@ class Server final : public PenstockServer {
     std::lock_guard<std::mutex> lock(stopping_);
     if (std::exchange(stopped_, true)) return;
     engine_->Stop();
+    desk_->StopLooking();
     ops_->Stop();
     Log(LogLevel::kInfo, "stopped");
   }
@@ -189,8 +197,17 @@ class Server final : public PenstockServer {
                      {"model", spec.name},
                      {"backend", spec.backend},
                      {"dtype", spec.dtype}};
+    options.experiments = [this] { return desk_->Figures(); };
     PENSTOCK_ASSIGN_OR_RETURN(telemetry_, PrometheusTelemetry::Create(std::move(options)));
     measuring_ = true;
+    return absl::OkStatus();
+  }
+
+  absl::Status MakeDesk() {
+    ExperimentDesk::Options options;
+    options.exposure_log = config_.experiments().exposure_log();
+    PENSTOCK_ASSIGN_OR_RETURN(desk_, ExperimentDesk::Create(std::move(options)));
+    desk_->SetConfig(config_);
     return absl::OkStatus();
   }
 
@@ -239,10 +256,10 @@ class Server final : public PenstockServer {
     PairedScorer::Options options;
     options.engine = engine_.get();
     options.routers = routers_.get();
+    options.observers = {desk_.get(), control_.get()};
     options.on_result = [this](const std::string& experiment, PairedResult result) {
       telemetry_->OnPairedText(experiment, Name(result));
     };
-    options.observers = {control_.get()};
     options.seed = std::random_device{}();
     paired_ = std::make_unique<PairedScorer>(std::move(options));
   }
@@ -305,6 +322,7 @@ class Server final : public PenstockServer {
     dependencies.load = [this] { return engine_->Load(); };
     dependencies.expert_stats = [this] { return telemetry_->Snapshot(); };
     dependencies.experiments = control_.get();
+    dependencies.measured = desk_->source();
     dependencies.shut_down = [this](absl::Duration timeout) {
       {
         std::lock_guard<std::mutex> lock(mutex_);
@@ -348,6 +366,7 @@ class Server final : public PenstockServer {
     ApplyPolicy(reload.effective);
     engine_->SetMaxQueue(reload.effective.limits().max_queue());
     ConfigureShadow(reload.effective, engine_->model_spec());
+    desk_->SetConfig(reload.effective);
     telemetry_->SetTenants(TenantNames(reload.effective));
     SetUpLog(reload.effective);
     RemoveRouters(running, reload.effective);
@@ -416,6 +435,7 @@ class Server final : public PenstockServer {
   absl::Duration drain_timeout_;
 
   std::atomic<bool> measuring_ = false, ready_ = false, lost_ = false;
+  std::unique_ptr<ExperimentDesk> desk_;
   std::unique_ptr<PrometheusTelemetry> telemetry_;
   std::unique_ptr<OpsServer> ops_;
   RouterLoader loader_;

@@ -55,6 +55,14 @@ PairedSampling PairedOfConfig(const v1::ServerConfig& config) {
       .share = paired.share(), .max_cost = paired.max_cost(), .max_waiting = paired.max_waiting()};
 }
 
+std::vector<Experiment> ExperimentsOf(const v1::ServerConfig& config) {
+  std::vector<Experiment> experiments;
+  for (const v1::ExperimentConfig& experiment : config.experiments().list()) {
+    experiments.push_back(ExperimentOf(experiment));
+  }
+  return experiments;
+}
+
 Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_name,
                       int max_context) {
   const v1::LimitsConfig& limits = config.limits();
@@ -74,9 +82,7 @@ Policy PolicyOfConfig(const v1::ServerConfig& config, const std::string& model_n
                    .max_prompt_bytes = limits.max_message_bytes(),
                    .max_response_queue = limits.max_stream_queue()};
   policy.traffic_salt = config.experiments().traffic_salt();
-  for (const v1::ExperimentConfig& experiment : config.experiments().list()) {
-    policy.experiments.push_back(ExperimentOf(experiment));
-  }
+  policy.experiments = ExperimentsOf(config);
   policy.tenants["default"];
   for (const v1::TenantConfig& tenant : config.tenants()) {
     TenantPolicy& entry = policy.tenants[tenant.name()];

@@ -20,5 +20,7 @@ ShadowSampling ShadowOfConfig(const v1::ServerConfig& config);
 PairedSampling PairedOfConfig(const v1::ServerConfig& config);
 // Those that the file lists.
 std::vector<Guardrail> GuardrailsOfConfig(const v1::ExperimentConfig& experiment);
+// Its experiments, in the file's order.
+std::vector<Experiment> ExperimentsOf(const v1::ServerConfig& config);
 
 }  // namespace penstock

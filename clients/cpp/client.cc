@@ -178,6 +178,33 @@ absl::StatusOr<v1::ResumeArmResponse> Client::ResumeArm(const v1::ResumeArmReque
   return Call(options_, call, *stubs_->admin, &v1::AdminService::Stub::ResumeArm, request);
 }
 
+absl::StatusOr<v1::ExperimentReport> Client::GetExperimentReport(const std::string& experiment,
+                                                                 const std::string& revision,
+                                                                 const CallOptions& call) {
+  v1::GetExperimentReportRequest request;
+  request.set_experiment(experiment);
+  request.set_revision(revision);
+  auto response =
+      Call(options_, call, *stubs_->admin, &v1::AdminService::Stub::GetExperimentReport, request);
+  if (!response.ok()) return response.status();
+  return std::move(*response->mutable_report());
+}
+
+absl::Status Client::GetExperimentSnapshot(
+    const v1::GetExperimentSnapshotRequest& request,
+    const std::function<bool(const v1::GetExperimentSnapshotResponse&)>& on_message,
+    const CallOptions& call) {
+  grpc::ClientContext context;
+  Prepare(options_, call, context);
+  return ReadAll(context, *stubs_->admin->GetExperimentSnapshot(&context, request), on_message);
+}
+
+absl::StatusOr<v1::ReportOutcomeResponse> Client::ReportOutcome(
+    const v1::ReportOutcomeRequest& request, const CallOptions& call) {
+  return Call(options_, call, *stubs_->inference, &v1::InferenceService::Stub::ReportOutcome,
+              request);
+}
+
 absl::Status Client::WatchExpertStats(
     const v1::WatchExpertStatsRequest& request,
     const std::function<bool(const v1::GetExpertStatsResponse&)>& on_message,

@@ -12,6 +12,7 @@
 #include "clients/cpp/generate_call.h"
 #include "penstock/v1/admin.pb.h"
 #include "penstock/v1/inference.pb.h"
+#include "penstock/v1/report.pb.h"
 
 namespace penstock::client {
 
@@ -69,6 +70,19 @@ class Client {
                                               const CallOptions& call = {});
   absl::StatusOr<v1::ResumeArmResponse> ResumeArm(const v1::ResumeArmRequest& request,
                                                   const CallOptions& call = {});
+
+  // `revision` empty: the newest.
+  absl::StatusOr<v1::ExperimentReport> GetExperimentReport(const std::string& experiment,
+                                                           const std::string& revision = "",
+                                                           const CallOptions& call = {});
+  // What a report is made of, message by message, to be merged with other servers'.
+  absl::Status GetExperimentSnapshot(
+      const v1::GetExperimentSnapshotRequest& request,
+      const std::function<bool(const v1::GetExperimentSnapshotResponse&)>& on_message,
+      const CallOptions& call = {});
+  // The caller's own measure of an answer.
+  absl::StatusOr<v1::ReportOutcomeResponse> ReportOutcome(const v1::ReportOutcomeRequest& request,
+                                                          const CallOptions& call = {});
 
   // Blocks while the server streams; `on_message` runs on the calling thread, and ends the call by
   // returning false, which is no error.

@@ -54,6 +54,34 @@ class ExpertStatsStream final : public TickingStream {
   const Snapshot snapshot_;
 };
 
+class SnapshotStream final : public TickingStream {
+ public:
+  SnapshotStream(const CallContext& context, grpc::CallbackServerContext* call,
+                 AskedSnapshot snapshot)
+      : TickingStream(context, call), messages_(std::move(snapshot)) {}
+
+ private:
+  Turn Next() override {
+    Turn turn{.message = std::nullopt, .end = std::nullopt, .pause = absl::ZeroDuration()};
+    const v1::GetExperimentSnapshotResponse message = messages_.Next();
+    SerializeMessage(message, &turn.message.emplace());
+    if (message.last()) turn.end = absl::OkStatus();
+    return turn;
+  }
+
+  SnapshotMessages messages_;
+};
+
+absl::StatusOr<AskedSnapshot> SnapshotOf(const ExperimentSource& source,
+                                         const std::string& experiment, const std::string& revision,
+                                         bool with_units) {
+  if (!source.snapshot) {
+    return MakeError(absl::StatusCode::kUnimplemented, "this server measures no experiments",
+                     {.reason = "NO_EXPERIMENTS", .field = {}, .retry_after = {}});
+  }
+  return source.snapshot(experiment, revision, with_units);
+}
+
 }  // namespace
 
 absl::Status CheckAdminAccess(bool listens_on_loopback, std::string_view peer) {
@@ -147,6 +175,39 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::WatchExpertStats(
   const auto snapshot = [this, router = message.router()] { return ExpertStats(router); };
   return TickingStream::Start(
       std::make_shared<ExpertStatsStream>(context_, call, interval, snapshot), admitted);
+}
+
+grpc::ServerUnaryReactor* AdminService::GetExperimentReport(grpc::CallbackServerContext* call,
+                                                            const grpc::ByteBuffer* request,
+                                                            grpc::ByteBuffer* reply) {
+  const auto method = [this, call](const v1::GetExperimentReportRequest& message)
+      -> absl::StatusOr<v1::GetExperimentReportResponse> {
+    PENSTOCK_RETURN_IF_ERROR(CheckAccess(*call));
+    PENSTOCK_ASSIGN_OR_RETURN(const AskedSnapshot asked,
+                              SnapshotOf(options_.measured, message.experiment(),
+                                         message.revision(), /*with_units=*/false));
+    v1::GetExperimentReportResponse response;
+    *response.mutable_report() =
+        ToProto(MakeReport(asked.snapshot, asked.question, asked.halted, {}));
+    return response;
+  };
+  return AnswerPlain(context_, call, *request, reply,
+                     Plain<v1::GetExperimentReportRequest>(method));
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* AdminService::GetExperimentSnapshot(
+    grpc::CallbackServerContext* call, const grpc::ByteBuffer* request) {
+  AskedSnapshot asked;
+  const absl::Status admitted = Guarded([&]() -> absl::Status {
+    PENSTOCK_RETURN_IF_ERROR(CheckAccess(*call));
+    v1::GetExperimentSnapshotRequest message;
+    PENSTOCK_RETURN_IF_ERROR(ParseMessage(*request, &message));
+    PENSTOCK_ASSIGN_OR_RETURN(asked, SnapshotOf(options_.measured, message.experiment(),
+                                                message.revision(), /*with_units=*/true));
+    return absl::OkStatus();
+  });
+  return TickingStream::Start(std::make_shared<SnapshotStream>(context_, call, std::move(asked)),
+                              admitted);
 }
 
 grpc::ServerUnaryReactor* AdminService::GetLoad(grpc::CallbackServerContext* call,

@@ -9,6 +9,7 @@
 #include "penstock/v1/admin.grpc.pb.h"
 #include "server/engine/router_set.h"
 #include "server/rpc/call_context.h"
+#include "server/rpc/experiment_convert.h"
 #include "server/rpc/experiment_operations.h"
 #include "server/rpc/expert_stats.h"
 #include "server/scheduler/scheduler.h"
@@ -26,7 +27,11 @@ using RawAdminService = v1::AdminService::WithRawCallbackMethod_ListRouters<
                                 v1::AdminService::WithRawCallbackMethod_ListExperiments<
                                     v1::AdminService::WithRawCallbackMethod_HaltArm<
                                         v1::AdminService::WithRawCallbackMethod_ResumeArm<
-                                            v1::AdminService::Service>>>>>>>>>>>;
+                                            v1::AdminService::
+                                                WithRawCallbackMethod_GetExperimentReport<
+                                                    v1::AdminService::
+                                                        WithRawCallbackMethod_GetExperimentSnapshot<
+                                                            v1::AdminService::Service>>>>>>>>>>>>>;
 
 class AdminService final : public RawAdminService {
  public:
@@ -40,6 +45,7 @@ class AdminService final : public RawAdminService {
     std::function<SchedulerLoad()> load;
     ExpertStatsSource expert_stats;               // may be empty: UNIMPLEMENTED
     ExperimentOperations* experiments = nullptr;  // likewise
+    ExperimentSource measured;                    // likewise
     std::function<void()> begin_drain;
     // Ends the process as SIGTERM would; requests that still run have at most `timeout`. Called
     // once a Drain has been answered, or its caller is gone; on a thread that must not be blocked.
@@ -62,6 +68,11 @@ class AdminService final : public RawAdminService {
                                            const grpc::ByteBuffer* request,
                                            grpc::ByteBuffer* reply) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchExpertStats(
+      grpc::CallbackServerContext* call, const grpc::ByteBuffer* request) override;
+  grpc::ServerUnaryReactor* GetExperimentReport(grpc::CallbackServerContext* call,
+                                                const grpc::ByteBuffer* request,
+                                                grpc::ByteBuffer* reply) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* GetExperimentSnapshot(
       grpc::CallbackServerContext* call, const grpc::ByteBuffer* request) override;
   grpc::ServerUnaryReactor* GetLoad(grpc::CallbackServerContext* call,
                                     const grpc::ByteBuffer* request,

@@ -26,8 +26,11 @@ PlainAnswer ForTenants(const CallContext& context, const grpc::CallbackServerCon
 
 }  // namespace
 
-InferenceService::InferenceService(const CallContext& context, std::string server_version)
-    : context_(context), server_version_(std::move(server_version)) {}
+InferenceService::InferenceService(const CallContext& context, std::string server_version,
+                                   OutcomeSink outcomes)
+    : context_(context),
+      server_version_(std::move(server_version)),
+      outcomes_(std::move(outcomes)) {}
 
 grpc::ServerUnaryReactor* InferenceService::Generate(grpc::CallbackServerContext* call,
                                                      const grpc::ByteBuffer* request,
@@ -75,6 +78,16 @@ grpc::ServerUnaryReactor* InferenceService::GetModelInfo(grpc::CallbackServerCon
   };
   return AnswerPlain(context_, call, *request, reply,
                      ForTenants<v1::GetModelInfoRequest>(context_, call, method));
+}
+
+grpc::ServerUnaryReactor* InferenceService::ReportOutcome(grpc::CallbackServerContext* call,
+                                                          const grpc::ByteBuffer* request,
+                                                          grpc::ByteBuffer* reply) {
+  const auto method = [this, call](const v1::ReportOutcomeRequest& message) {
+    return penstock::ReportOutcome(context_, *call, message, outcomes_);
+  };
+  return AnswerPlain(context_, call, *request, reply,
+                     ForTenants<v1::ReportOutcomeRequest>(context_, call, method));
 }
 
 }  // namespace penstock

@@ -5,6 +5,7 @@
 
 #include "penstock/v1/inference.grpc.pb.h"
 #include "server/rpc/call_context.h"
+#include "server/rpc/report_outcome.h"
 
 namespace penstock {
 
@@ -15,12 +16,15 @@ using RawInferenceService = v1::InferenceService::WithRawCallbackMethod_Generate
             v1::InferenceService::WithRawCallbackMethod_Tokenize<
                 v1::InferenceService::WithRawCallbackMethod_Detokenize<
                     v1::InferenceService::WithRawCallbackMethod_GetModelInfo<
-                        v1::InferenceService::Service>>>>>>;
+                        v1::InferenceService::WithRawCallbackMethod_ReportOutcome<
+                            v1::InferenceService::Service>>>>>>>;
 
 class InferenceService final : public RawInferenceService {
  public:
   // `context` outlives the service.
-  InferenceService(const CallContext& context, std::string server_version);
+  // `outcomes` may be empty: ReportOutcome is then UNIMPLEMENTED.
+  InferenceService(const CallContext& context, std::string server_version,
+                   OutcomeSink outcomes = {});
 
   grpc::ServerUnaryReactor* Generate(grpc::CallbackServerContext* call,
                                      const grpc::ByteBuffer* request,
@@ -39,10 +43,14 @@ class InferenceService final : public RawInferenceService {
   grpc::ServerUnaryReactor* GetModelInfo(grpc::CallbackServerContext* call,
                                          const grpc::ByteBuffer* request,
                                          grpc::ByteBuffer* reply) override;
+  grpc::ServerUnaryReactor* ReportOutcome(grpc::CallbackServerContext* call,
+                                          const grpc::ByteBuffer* request,
+                                          grpc::ByteBuffer* reply) override;
 
  private:
   const CallContext& context_;
   const std::string server_version_;
+  const OutcomeSink outcomes_;
 };
 
 }  // namespace penstock

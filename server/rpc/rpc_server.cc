@@ -60,7 +60,7 @@ class RpcServer::State {
                  .tracker = &tracker_,
                  .inline_bytes = options.inline_bytes,
                  .cut_grace = options.cut_grace},
-        inference_(context_, options.server_version),
+        inference_(context_, options.server_version, dependencies.measured.report_outcome),
         admin_(context_, {.listens_on_loopback = endpoint.IsLoopback(),
                           .router_kinds = options.router_kinds,
                           .drain_timeout = options.drain_timeout,
@@ -69,6 +69,7 @@ class RpcServer::State {
                           .load = dependencies.load,
                           .expert_stats = dependencies.expert_stats,
                           .experiments = dependencies.experiments,
+                          .measured = dependencies.measured,
                           .begin_drain = [this] { BeginDrain(); },
                           .shut_down = dependencies.shut_down}) {}
 

@@ -45,6 +45,7 @@ class RpcServer {
     std::function<SchedulerLoad()> load;
     ExpertStatsSource expert_stats;                         // optional
     ExperimentOperations* experiments = nullptr;            // optional
+    ExperimentSource measured;                              // by experiments; optional
     std::function<void(absl::Duration timeout)> shut_down;  // AdminService::Options; optional
   };
 

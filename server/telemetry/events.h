@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -92,6 +93,24 @@ struct RequestEvent {
   absl::Duration prefill;              // admission to first token
   absl::Duration time_to_first_token;  // from arrival
   bool started = false;                // false: queue, prefill and first token don't apply
+};
+
+// What an experiment has measured until now, over the units whose windows have closed.
+struct ExperimentFigures {
+  struct Sums {
+    std::string arm, metric;
+    std::int64_t count = 0;  // units
+    double sum = 0, sum_squares = 0;
+    std::optional<double> cross_sum;  // with the denominator, where the metric is a ratio
+  };
+  struct Exposures {
+    std::string arm;
+    std::int64_t units = 0;
+  };
+  std::string experiment, revision;
+  double sample_ratio_p_value = 1;
+  std::vector<Exposures> first_exposures;
+  std::vector<Sums> sums;
 };
 
 // A momentary state, replaced by the next.

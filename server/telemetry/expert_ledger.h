@@ -23,7 +23,9 @@ struct LayerExpertStats {
 
 struct RouterExpertStats {
   std::string router;
-  std::vector<LayerExpertStats> layers;  // in the model's order
+  std::int64_t rows = 0;            // since it was loaded, each counted once, not per layer
+  absl::Duration router_time = {};  // spent in Route, since then
+  std::vector<LayerExpertStats> layers = {};  // in the model's order
 };
 
 // Not thread-safe. The window is kept in buckets of one second, so it covers the last 59 to 60 s.

@@ -22,6 +22,8 @@ void Exposition::Add(const Metric& metric, const MetricLabels& labels, double va
   prometheus::ClientMetric& sample = NewSample(metric, labels);
   if (metric.type == prometheus::MetricType::Counter) {
     sample.counter.value = value;
+  } else if (metric.type == prometheus::MetricType::Untyped) {
+    sample.untyped.value = value;
   } else {
     sample.gauge.value = value;
   }

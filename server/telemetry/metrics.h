@@ -15,6 +15,8 @@ namespace metrics {
 
 inline constexpr auto kCounter = prometheus::MetricType::Counter;
 inline constexpr auto kGauge = prometheus::MetricType::Gauge;
+// Sums that a name ending in _count or _sum would make seem a histogram's; they may fall.
+inline constexpr auto kUntyped = prometheus::MetricType::Untyped;
 inline constexpr auto kHistogram = prometheus::MetricType::Histogram;
 
 // Requests.
@@ -119,6 +121,21 @@ inline constexpr Metric kPairedRows{
     "Token rows computed to score texts under other arms, counted nowhere else."};
 inline constexpr Metric kArmHalted{"penstock_experiment_arm_halted", kGauge,
                                    "1 while the arm's units get control's router, else 0."};
+inline constexpr Metric kSampleRatio{
+    "penstock_experiment_sample_ratio_p_value", kGauge,
+    "That the arms get the units that their shares promise; at most 0.001 is an alarm."};
+inline constexpr Metric kFirstExposures{
+    "penstock_experiment_first_exposures", kGauge,
+    "Units of the subsample that an arm got for the first time."};
+inline constexpr Metric kMetricCount{"penstock_experiment_metric_count", kUntyped,
+                                     "Units whose window has closed, by metric."};
+inline constexpr Metric kMetricSum{"penstock_experiment_metric_sum", kUntyped,
+                                   "Sum over those units."};
+inline constexpr Metric kMetricSumSquares{"penstock_experiment_metric_sum_squares", kUntyped,
+                                          "Sum of squares over those units."};
+inline constexpr Metric kMetricCrossSum{
+    "penstock_experiment_metric_cross_sum", kUntyped,
+    "Sum over those units of the metric's numerator times its denominator."};
 
 // Server and process.
 inline constexpr Metric kReload{"penstock_config_last_reload_successful", kGauge,

@@ -26,6 +26,7 @@ std::string PrometheusTelemetry::ServeMetrics() const {
   }
   AddExpertMeasures(&exposition);
   AddShadowMeasures(/*by_layer=*/false, &exposition);
+  AddExperimentFigures(&exposition);
   exposition.Add(metrics::kBuild, {options_.build.begin(), options_.build.end()}, 1);
   AddProcessMetrics(&exposition);
   return exposition.Text();
@@ -54,7 +55,11 @@ std::vector<RouterExpertStats> PrometheusTelemetry::Snapshot() const {
     std::lock_guard<std::mutex> lock(mutex_);
     const auto found = routers_.find(name);
     if (found == routers_.end()) continue;  // unloaded since
-    snapshot.push_back({.router = name, .layers = found->second->experts.StatsAt(second)});
+    const RouterSeries& series = *found->second;
+    snapshot.push_back({.router = name,
+                        .rows = series.rows,
+                        .router_time = series.router_time,
+                        .layers = series.experts.StatsAt(second)});
   }
   return snapshot;
 }
@@ -178,6 +183,28 @@ void PrometheusTelemetry::AddExperiments(Exposition* exposition) const {
           metrics::kArmHalted,
           {{"experiment", series.experiment}, {"revision", series.revision}, {"arm", arm}},
           halted ? 1 : 0);
+    }
+  }
+}
+
+void PrometheusTelemetry::AddExperimentFigures(Exposition* exposition) const {
+  if (!options_.experiments) return;
+  for (const ExperimentFigures& figures : options_.experiments()) {
+    const MetricLabels whole = {{"experiment", figures.experiment}, {"revision", figures.revision}};
+    exposition->Add(metrics::kSampleRatio, whole, figures.sample_ratio_p_value);
+    for (const ExperimentFigures::Exposures& exposures : figures.first_exposures) {
+      MetricLabels labels = whole;
+      labels.emplace_back("arm", exposures.arm);
+      exposition->Add(metrics::kFirstExposures, labels, static_cast<double>(exposures.units));
+    }
+    for (const ExperimentFigures::Sums& sums : figures.sums) {
+      MetricLabels labels = whole;
+      labels.emplace_back("arm", sums.arm);
+      labels.emplace_back("metric", sums.metric);
+      exposition->Add(metrics::kMetricCount, labels, static_cast<double>(sums.count));
+      exposition->Add(metrics::kMetricSum, labels, sums.sum);
+      exposition->Add(metrics::kMetricSumSquares, labels, sums.sum_squares);
+      if (sums.cross_sum) exposition->Add(metrics::kMetricCrossSum, labels, *sums.cross_sum);
     }
   }
 }

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -47,6 +48,8 @@ class PrometheusTelemetry final : public Telemetry {
     std::vector<std::string> tenants;          // configured ones; all others count as `other`
     std::map<std::string, std::string> build;  // labels of penstock_build_info
     const Clock* clock = &Clock::Real();       // outlives the telemetry
+    // What experiments have measured, asked for at every scrape; may be empty.
+    std::function<std::vector<ExperimentFigures>()> experiments = {};
   };
 
   // INVALID_ARGUMENT naming the option: E or k not positive, k over E, layers not ascending.
@@ -94,6 +97,7 @@ class PrometheusTelemetry final : public Telemetry {
   void AddTenants(Exposition* exposition) const;
   bool IsShown(const std::string& experiment) const;
   void AddExperiments(Exposition* exposition) const;
+  void AddExperimentFigures(Exposition* exposition) const;
 
   const Options options_;
   mutable std::mutex mutex_;  // guards everything below

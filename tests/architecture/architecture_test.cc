@@ -50,7 +50,8 @@ const std::map<std::string, std::set<std::string>>& Arrows() {
     m["server/training"] = m["server/rpc"] = m["server/http"] = below;
     // The composition root: main.cc and what stands beside it.
     m["server"] = below;
-    m["server"].insert({"server/training", "server/rpc", "server/http"});
+    // `penstock report` is a client of other servers, so the root alone may include clients too.
+    m["server"].insert({"server/training", "server/rpc", "server/http", "clients"});
     m["clients"] = {"proto"};
     return m;
   }());

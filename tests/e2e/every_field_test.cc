@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "penstock/v1/admin.pb.h"
 #include "penstock/v1/inference.pb.h"
+#include "penstock/v1/report.pb.h"
 #include "tests/e2e/server_process.h"
 #include "tests/server/rpc/error_details.h"
 #include "tests/server/rpc/generic_call.h"
@@ -126,6 +127,21 @@ std::vector<Row> OfScore() {
   return rows;
 }
 
+std::vector<Row> OfReport() {
+  return {{"experiment", "experiment: 'nowhere'", "experiment: got nowhere, running now: known",
+           grpc::StatusCode::NOT_FOUND},
+          {"revision", "experiment: 'known' revision: 'x'", "revision: got x, measured: none",
+           grpc::StatusCode::NOT_FOUND}};
+}
+
+// One that takes no request.
+std::string AnExperiment() {
+  return "experiments: {traffic_salt: t, list: [{name: known, audience: {tenants: [default]}, "
+         "unit: user, exposure: 0, arms: [{name: a, router: linear, share: 5000}, {name: b, "
+         "router: linear, share: 5000}], control: a, primary: {metric: latency, better: lower, "
+         "min_effect: 1}, outcomes: [click]}]}\n";
+}
+
 std::map<std::string, std::vector<Row>> AllRows() {
   const auto not_found = grpc::StatusCode::NOT_FOUND;
   const Row unknown_router = {"router", "router: 'nowhere'", "router: got nowhere, want one of ",
@@ -178,6 +194,22 @@ std::map<std::string, std::vector<Row>> AllRows() {
       {"penstock.v1.ResumeArmRequest",
        {{"experiment", "experiment: 'e' arm: 'a'", "experiment: got e, want ", not_found},
         {"arm", "arm: 'a'", "experiment: got nothing, want ", not_found}}},
+      {"penstock.v1.GetExperimentReportRequest", OfReport()},
+      {"penstock.v1.GetExperimentSnapshotRequest", OfReport()},
+      {"penstock.v1.ReportOutcomeRequest",
+       {{"request_id", R"(request_id: "a\nb" name: "click")",
+         "request_id: got byte 0xa at offset 1, want printable ASCII"},
+        {"unit.session_id", absl::StrCat("name: 'click' unit {session_id: '", Text(257), "'}"),
+         "unit.session_id: got 257 bytes, want at most 256"},
+        {"unit.user", absl::StrCat("name: 'click' unit {user: '", Text(257), "'}"),
+         "unit.user: got 257 bytes, want at most 256"},
+        {"name", "request_id: 'r' name: 'clik'",
+         "name: got 'clik', want an outcome of an experiment: click"},
+        {"value", "request_id: 'r' name: 'click' value: nan",
+         "value: got nan, want a finite number"},
+        {"idempotency_key",
+         absl::StrCat("request_id: 'r' name: 'click' idempotency_key: '", Text(129), "'"),
+         "idempotency_key: got 129 bytes, want at most 128"}}},
       {"penstock.v1.DrainRequest",
        {{"timeout", "timeout {seconds: -1}", "timeout: got -1s, want a duration from 0"}}}};
 }
@@ -261,7 +293,7 @@ class EveryFieldTest : public ::testing::Test {
                          request.SerializePartialAsString());
   }
 
-  ServerProcess server_{TinyModel::Get().Config()};
+  ServerProcess server_{TinyModel::Get().Config(AnExperiment())};
   std::shared_ptr<grpc::Channel> channel_ =
       grpc::CreateChannel(server_.grpc(), grpc::InsecureChannelCredentials());
   google::protobuf::DynamicMessageFactory factory_;

@@ -19,6 +19,7 @@ constexpr char kExamples[] = R"(Examples:
   penstock-cli score --router control,a --file essay.txt
   penstock-cli compare --routers control,a --text articles.txt
   penstock-cli routers list
+  penstock-cli report mlp-vs-linear
   penstock-cli COMMAND --help)";
 
 void PrintError(const absl::Status& status, Terminal& terminal) {
@@ -76,6 +77,8 @@ int RunCli(const std::vector<std::string>& arguments, Terminal& terminal) {
   AddRoutersCommand(app, invocation);
   AddExperimentsCommand(app, invocation);
   AddServerCommands(app, invocation);
+  AddReportCommand(app, invocation);
+  AddOutcomeCommand(app, invocation);
   AddDemoCommand(app, invocation);
 
   absl::Status status;

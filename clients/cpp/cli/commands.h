@@ -40,6 +40,8 @@ void AddTokenizeCommand(CLI::App& app, Invocation& invocation);
 void AddRoutersCommand(CLI::App& app, Invocation& invocation);
 void AddExperimentsCommand(CLI::App& app, Invocation& invocation);
 void AddServerCommands(CLI::App& app, Invocation& invocation);  // info, load, drain
+void AddReportCommand(CLI::App& app, Invocation& invocation);
+void AddOutcomeCommand(CLI::App& app, Invocation& invocation);
 void AddDemoCommand(CLI::App& app, Invocation& invocation);
 
 // A command with its examples at the end of --help.

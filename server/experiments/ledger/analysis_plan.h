@@ -13,7 +13,7 @@ namespace penstock {
 struct AnalysisPlan {
   Experiment experiment;
   std::string revision;
-  std::int64_t period = 0;
+  std::int64_t period = 1;
   // From a unit's first exposure. Its requests begun within it make its entry; later ones count in
   // totals alone. Units that are requests have none: they enter when they end.
   absl::Duration unit_window = absl::Hours(24);

@@ -12,8 +12,12 @@ namespace {
 AnalysisPlan Sorted(AnalysisPlan plan) {
   std::sort(plan.experiment.arms.begin(), plan.experiment.arms.end(),
             [](const Arm& a, const Arm& b) { return a.name < b.name; });
-  if (plan.experiment.unit == UnitKind::kRequest) plan.unit_window = absl::ZeroDuration();
   return plan;
+}
+
+// A unit that is a request has none: it enters when it ends.
+absl::Duration WindowOf(const AnalysisPlan& plan) {
+  return plan.experiment.unit == UnitKind::kRequest ? absl::ZeroDuration() : plan.unit_window;
 }
 
 UnitValues ValuesOf(const RequestMeasures& measures) {
@@ -79,24 +83,24 @@ bool Book::InBurnIn(std::int64_t slice, absl::Time time) const {
   return time < absl::UnixEpoch() + slice * *plan_.experiment.switchback_slice + plan_.burn_in;
 }
 
-std::uint64_t Book::UnitOf(const AssignedRequest& request) const {
+std::uint64_t Book::UnitOf(const ExposedRequest& request) const {
   return request.slice ? SliceHash(*request.slice) : UnitHash(request.unit);
 }
 
-void Book::OnAdmitted(const AssignedRequest& request) {
+void Book::OnAdmitted(const ExposedRequest& request) {
   const int arm = FindArm(request.arm);
   if (arm < 0) return;
   totals_[static_cast<std::size_t>(arm)].units.Add(UnitHash(request.unit));
   if (!request.slice) {
     units_.Begin(UnitHash(request.unit), arm, request.admitted,
-                 request.admitted + plan_.unit_window, frozen_);
+                 request.admitted + WindowOf(plan_), !request.counts_exposures);
   } else if (plan_.experiment.switchback_slice && !InBurnIn(*request.slice, request.admitted)) {
     units_.Begin(SliceHash(*request.slice), arm, request.admitted, SliceEnd(*request.slice),
-                 frozen_);
+                 !request.counts_exposures);
   }
 }
 
-void Book::OnFinished(const AssignedRequest& request, const RequestMeasures& measures,
+void Book::OnFinished(const ExposedRequest& request, const RequestMeasures& measures,
                       absl::Time now) {
   const int arm = FindArm(request.arm);
   if (arm < 0) return;
@@ -144,7 +148,7 @@ void Book::OnRouter(const RouterLook& look, absl::Time now) {
   }
 }
 
-void Book::OnPaired(const AssignedRequest& request, std::string_view arm, const PairedSums& sums,
+void Book::OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums,
                     absl::Time now) {
   const int scored = FindArm(arm);
   UnitRecord* const record = units_.Find(UnitOf(request), Entry::kPaired, request.admitted, now);

@@ -15,12 +15,15 @@
 namespace penstock {
 
 // A request that an experiment assigned: reason "experiment" or "switchback", never "halted".
-struct AssignedRequest {
+struct ExposedRequest {
   std::string_view experiment, revision, arm;
   std::string_view tenant, unit;  // unit: as Assigner's, tenant ‖ 0x00 ‖ key
   std::string_view request_id;
   std::optional<std::int64_t> slice;  // under `switchback`
   absl::Time admitted;
+  std::int64_t period = 1;  // of analysis
+  bool counts_exposures =
+      true;  // false while an arm is halted: no unit is exposed for the first time
 };
 
 // How it went.
@@ -48,16 +51,12 @@ class Book {
  public:
   explicit Book(AnalysisPlan plan, absl::Time now);
 
-  // From a halt on no first exposure is counted.
-  void Freeze() { frozen_ = true; }
-  bool frozen() const { return frozen_; }
-
   // Unknown arms are ignored. The second follows the first for every request.
-  void OnAdmitted(const AssignedRequest& request);
-  void OnFinished(const AssignedRequest& request, const RequestMeasures& measures, absl::Time now);
+  void OnAdmitted(const ExposedRequest& request);
+  void OnFinished(const ExposedRequest& request, const RequestMeasures& measures, absl::Time now);
   void OnRouter(const RouterLook& look, absl::Time now);
   // Texts of one request, scored under `arm` and under control.
-  void OnPaired(const AssignedRequest& request, std::string_view arm, const PairedSums& sums,
+  void OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums,
                 absl::Time now);
   // `outcome`: index in plan().outcomes; `begun`: the request's, where it is of one. False: the
   // unit takes it in no more, or never did.
@@ -68,7 +67,7 @@ class Book {
   LedgerSnapshot Snapshot(absl::Time now, bool with_units);
 
   // The key of a request's unit: of its slice under `switchback`.
-  std::uint64_t UnitOf(const AssignedRequest& request) const;
+  std::uint64_t UnitOf(const ExposedRequest& request) const;
   const AnalysisPlan& plan() const { return plan_; }
   absl::Time since() const { return since_; }
 
@@ -79,7 +78,6 @@ class Book {
 
   const AnalysisPlan plan_;  // arms sorted by name
   const absl::Time since_;
-  bool frozen_ = false;
   UnitTable units_;
   std::vector<ArmTotals> totals_;  // [arms]
 };

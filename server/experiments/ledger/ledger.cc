@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -40,34 +41,22 @@ void Ledger::SetPlans(std::vector<AnalysisPlan> plans) {
   for (AnalysisPlan& plan : plans) {
     names.insert(plan.experiment.name);
     Books& books = experiments_[plan.experiment.name];
-    if (!books.books.empty() && !MeasuresAlike(books.plan, plan)) ++books.period;
     books.plan = std::move(plan);
   }
   absl::erase_if(experiments_, [&](const auto& item) { return !names.contains(item.first); });
 }
 
-void Ledger::SetHalted(const std::set<std::string>& experiments) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  for (auto& [name, books] : experiments_) {
-    const bool halted = experiments.contains(name);
-    if (books.halted && !halted) ++books.period;
-    books.halted = halted;
-    if (halted && !books.books.empty()) books.books.back()->Freeze();
-  }
-}
-
-std::shared_ptr<Book> Ledger::OpenBook(Books* books, std::string_view revision) {
+std::shared_ptr<Book> Ledger::OpenBook(Books* books, const ExposedRequest& request) {
   AnalysisPlan plan = books->plan;
-  plan.revision = std::string(revision);
-  plan.period = books->period;
+  plan.revision = std::string(request.revision);
+  plan.period = request.period;
   auto book = std::make_shared<Book>(std::move(plan), options_.clock->Now());
-  if (books->halted) book->Freeze();
   books->books.push_back(book);
   if (books->books.size() > kMaxBooks) books->books.pop_front();
   return book;
 }
 
-void Ledger::OnAdmitted(const AssignedRequest& request) {
+void Ledger::OnAdmitted(const ExposedRequest& request) {
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = experiments_.find(View(request.experiment));
   if (found == experiments_.end()) return;
@@ -75,25 +64,29 @@ void Ledger::OnAdmitted(const AssignedRequest& request) {
   std::shared_ptr<Book> book;
   for (const auto& known : books.books) {
     const AnalysisPlan& plan = known->plan();
-    if (plan.revision == request.revision && plan.period == books.period) book = known;
+    if (plan.revision == request.revision && plan.period == request.period &&
+        MeasuresAlike(plan, books.plan)) {
+      book = known;
+    }
   }
-  if (book == nullptr) book = OpenBook(&books, request.revision);
+  if (book == nullptr) book = OpenBook(&books, request);
   book->OnAdmitted(request);
   if (!books.plan.outcomes.empty()) Remember(request, book);
 }
 
-Book* Ledger::BookOf(const AssignedRequest& request) {
+Book* Ledger::BookOf(const ExposedRequest& request) {
   const auto found = experiments_.find(View(request.experiment));
   if (found == experiments_.end()) return nullptr;
   Book* book = nullptr;  // the newest that was open when the request came
   for (const auto& known : found->second.books) {
-    if (known->plan().revision != request.revision) continue;
+    const AnalysisPlan& plan = known->plan();
+    if (plan.revision != request.revision || plan.period != request.period) continue;
     if (book == nullptr || known->since() <= request.admitted) book = known.get();
   }
   return book;
 }
 
-void Ledger::OnFinished(const AssignedRequest& request, const RequestMeasures& measures) {
+void Ledger::OnFinished(const ExposedRequest& request, const RequestMeasures& measures) {
   std::lock_guard<std::mutex> lock(mutex_);
   Book* const book = BookOf(request);
   if (book != nullptr) book->OnFinished(request, measures, options_.clock->Now());
@@ -108,14 +101,13 @@ void Ledger::OnRouters(const std::vector<RouterLook>& looks) {
   }
 }
 
-void Ledger::OnPaired(const AssignedRequest& request, std::string_view arm,
-                      const PairedSums& sums) {
+void Ledger::OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums) {
   std::lock_guard<std::mutex> lock(mutex_);
   Book* const book = BookOf(request);
   if (book != nullptr) book->OnPaired(request, arm, sums, options_.clock->Now());
 }
 
-void Ledger::Remember(const AssignedRequest& request, const std::shared_ptr<Book>& book) {
+void Ledger::Remember(const ExposedRequest& request, const std::shared_ptr<Book>& book) {
   const std::uint64_t key = KeyOf({request.tenant, request.request_id});
   if (requests_.insert_or_assign(key, Remembered{book, book->UnitOf(request), request.admitted})
           .second) {

@@ -3,11 +3,9 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -47,18 +45,16 @@ class Ledger {
 
   explicit Ledger(Options options) : options_(options) {}
 
-  // The experiments that run now; `revision` and `period` of a plan are not looked at. An
-  // experiment whose unit window, slices or outcomes changed starts a new book: what was measured
-  // by one rule is not mixed with what is measured by another. Books of experiments that are gone
-  // are dropped.
+  // The experiments that run now. Revision and period come with the requests, and another one
+  // starts another book; so does another unit window, slice or outcome: what was measured by one
+  // rule is not mixed with what is measured by another. Books of experiments that are gone are
+  // dropped.
   void SetPlans(std::vector<AnalysisPlan> plans);
-  // The experiments of which some arm is halted. One that leaves the set starts a new period.
-  void SetHalted(const std::set<std::string>& experiments);
 
-  void OnAdmitted(const AssignedRequest& request);
-  void OnFinished(const AssignedRequest& request, const RequestMeasures& measures);
+  void OnAdmitted(const ExposedRequest& request);
+  void OnFinished(const ExposedRequest& request, const RequestMeasures& measures);
   void OnRouters(const std::vector<RouterLook>& looks);
-  void OnPaired(const AssignedRequest& request, std::string_view arm, const PairedSums& sums);
+  void OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums);
 
   // INVALID_ARGUMENT naming the field: neither or both of request and unit, a name that no
   // experiment of the tenant declares, a value that is not finite, a key over 128 bytes. A request
@@ -74,8 +70,6 @@ class Ledger {
  private:
   struct Books {
     AnalysisPlan plan;
-    bool halted = false;
-    std::int64_t period = 0;
     std::deque<std::shared_ptr<Book>> books;  // newest last
   };
   struct Remembered {
@@ -85,9 +79,9 @@ class Ledger {
   };
 
   // The book of a request: null where its experiment is gone.
-  Book* BookOf(const AssignedRequest& request);
-  std::shared_ptr<Book> OpenBook(Books* books, std::string_view revision);
-  void Remember(const AssignedRequest& request, const std::shared_ptr<Book>& book);
+  Book* BookOf(const ExposedRequest& request);
+  std::shared_ptr<Book> OpenBook(Books* books, const ExposedRequest& request);
+  void Remember(const ExposedRequest& request, const std::shared_ptr<Book>& book);
   absl::Status CheckOutcome(const Outcome& outcome) const;
   bool IsRepeated(const Outcome& outcome);
 

@@ -16,7 +16,8 @@ constexpr double kSplitShare = 0.05;
 
 std::string Figure(double value) {
   const double size = std::abs(value);
-  return absl::StrFormat(size != 0 && (size < 1e-3 || size >= 1e6) ? "%.3e" : "%.4g", value);
+  if (size != 0 && (size < 1e-3 || size >= 1e6)) return absl::StrFormat("%.3e", value);
+  return absl::StrFormat("%.4g", value);
 }
 
 std::string Percent(double part) { return absl::StrFormat("%.3g %%", 100 * part); }

@@ -4,6 +4,17 @@
 
 namespace penstock {
 
+UnitMoments UnitMoments::FromState(const State& state) {
+  UnitMoments moments;
+  moments.units_ = state.units;
+  moments.mean_y_ = state.mean_y;
+  moments.mean_x_ = state.mean_x;
+  moments.moment_yy_ = state.moment_yy;
+  moments.moment_xx_ = state.moment_xx;
+  moments.moment_xy_ = state.moment_xy;
+  return moments;
+}
+
 UnitMoments UnitMoments::FromSums(const UnitSums& sums) {
   UnitMoments moments;
   if (sums.units <= 0) return moments;

@@ -41,6 +41,15 @@ class UnitMoments {
  public:
   UnitMoments() = default;
 
+  // The whole state, as it travels: nothing is lost in it.
+  struct State {
+    std::int64_t units = 0;
+    double mean_y = 0, mean_x = 0;
+    double moment_yy = 0, moment_xx = 0, moment_xy = 0;
+  };
+  static UnitMoments FromState(const State& state);
+  State state() const { return {units_, mean_y_, mean_x_, moment_yy_, moment_xx_, moment_xy_}; }
+
   // From plain sums. Digits cancel where a mean is large against its spread.
   static UnitMoments FromSums(const UnitSums& sums);
 

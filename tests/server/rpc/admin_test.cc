@@ -168,7 +168,8 @@ TEST_F(AdminTest, ExpertStatsHoldTheMeasuresOfTheWindow) {
                         .window_rows = 0,
                         .window_slots = {0, 0, 0, 0},
                         .window = std::nullopt};
-  expert_stats_ = {{.router = "linear", .layers = {busy, idle}}, {.router = "gone", .layers = {}}};
+  expert_stats_ = {{.router = "linear", .rows = 10, .router_time = {}, .layers = {busy, idle}},
+                   {.router = "gone", .rows = 0, .router_time = {}, .layers = {}}};
   Serve();
   v1::GetExpertStatsRequest request;
   request.set_router("linear");
@@ -195,6 +196,8 @@ TEST_F(AdminTest, ExpertStatsHoldTheMeasuresOfTheWindow) {
 
 TEST_F(AdminTest, WatchSendsANewSnapshotEachTime) {
   expert_stats_ = {{.router = "linear",
+                    .rows = 1,
+                    .router_time = {},
                     .layers = {{.layer = 1,
                                 .rows = 1,
                                 .slots = {2, 0},

@@ -74,15 +74,36 @@ StepEvent ShadowStep(std::int64_t rows, std::int64_t overlap, double kl) {
 class PrometheusTelemetryTest : public testing::Test {
  protected:
   PrometheusTelemetryTest() {
-    auto telemetry = PrometheusTelemetry::Create({.num_experts = kExperts,
-                                                  .top_k = kTopK,
-                                                  .layers = {1, 3},
-                                                  .tenants = {"acme"},
-                                                  .build = {{"version", "1.2.3"}},
-                                                  .clock = &clock_});
+    auto telemetry =
+        PrometheusTelemetry::Create({.num_experts = kExperts,
+                                     .top_k = kTopK,
+                                     .layers = {1, 3},
+                                     .tenants = {"acme"},
+                                     .build = {{"version", "1.2.3"}},
+                                     .clock = &clock_,
+                                     .experiments = [] { return std::vector{Figures()}; }});
     EXPECT_TRUE(telemetry.ok()) << telemetry.status();
     telemetry_ = *std::move(telemetry);
     telemetry_->OnRoutersLoaded({"a", "b"});
+  }
+
+  static ExperimentFigures Figures() {
+    return {.experiment = "measured",
+            .revision = "0123abcd",
+            .sample_ratio_p_value = 0.5,
+            .first_exposures = {{.arm = "b", .units = 7}},
+            .sums = {{.arm = "b",
+                      .metric = "latency",
+                      .count = 6,
+                      .sum = 12,
+                      .sum_squares = 30,
+                      .cross_sum = 24},
+                     {.arm = "b",
+                      .metric = "successes",
+                      .count = 6,
+                      .sum = 9,
+                      .sum_squares = 15,
+                      .cross_sum = {}}}};
   }
 
   // A step whose rows are all of one router: in layer 1 to experts as `slots` says, in layer 3
@@ -413,6 +434,24 @@ TEST_F(PrometheusTelemetryTest, SnapshotHoldsTotalsAndWindow) {
   ASSERT_TRUE(layer.window.has_value());
   EXPECT_EQ(layer.window->idle, 2);
   EXPECT_FALSE(snapshot[1].layers[0].window.has_value());
+}
+
+TEST_F(PrometheusTelemetryTest, ExperimentsAreAskedAtEveryScrape) {
+  const std::map<std::string, double> page = Scrape();
+  const std::string of_e = R"({experiment="measured",revision="0123abcd")";
+  EXPECT_EQ(page.at("penstock_experiment_sample_ratio_p_value" + of_e + "}"), 0.5);
+  EXPECT_EQ(page.at("penstock_experiment_first_exposures" + of_e + R"(,arm="b"})"), 7);
+  const auto value = [&](const std::string& series, const std::string& metric) {
+    const auto found = page.find("penstock_experiment_metric_" + series + of_e +
+                                 R"(,arm="b",metric=")" + metric + "\"}");
+    return found == page.end() ? -1 : found->second;
+  };
+  EXPECT_EQ(value("count", "latency"), 6);
+  EXPECT_EQ(value("sum", "latency"), 12);
+  EXPECT_EQ(value("sum_squares", "latency"), 30);
+  EXPECT_EQ(value("cross_sum", "latency"), 24);
+  EXPECT_EQ(value("sum", "successes"), 9);
+  EXPECT_EQ(value("cross_sum", "successes"), -1);  // a denominator has none
 }
 
 TEST_F(PrometheusTelemetryTest, TheReadmeListsExactlyTheSeriesThatExist) {

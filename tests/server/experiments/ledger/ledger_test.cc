@@ -36,14 +36,16 @@ class LedgerTest : public ::testing::Test {
     std::string unit = "acme";
     unit += '\0';
     unit += user;
-    AssignedRequest request{.experiment = "e",
-                            .revision = revision,
-                            .arm = arm,
-                            .tenant = "acme",
-                            .unit = unit,
-                            .request_id = request_id,
-                            .slice = slice,
-                            .admitted = clock_.Now()};
+    ExposedRequest request{.experiment = "e",
+                           .revision = revision,
+                           .arm = arm,
+                           .tenant = "acme",
+                           .unit = unit,
+                           .request_id = request_id,
+                           .slice = slice,
+                           .admitted = clock_.Now(),
+                           .period = period_,
+                           .counts_exposures = counts_exposures_};
     ledger_.OnAdmitted(request);
     clock_.Advance(latency);
     RequestMeasures measures;
@@ -71,6 +73,8 @@ class LedgerTest : public ::testing::Test {
 
   FakeClock clock_;
   Ledger ledger_;
+  std::int64_t period_ = 1;
+  bool counts_exposures_ = true;
 };
 
 TEST_F(LedgerTest, TotalsCountEveryRequestAndSumsOnlyClosedWindows) {
@@ -100,14 +104,14 @@ TEST_F(LedgerTest, TotalsCountEveryRequestAndSumsOnlyClosedWindows) {
 
 TEST_F(LedgerTest, ErrorsCountAndCancellationsDoNot) {
   const auto end = [&](bool cancelled) {
-    AssignedRequest request{.experiment = "e",
-                            .revision = "r1",
-                            .arm = "a",
-                            .tenant = "acme",
-                            .unit = "u",
-                            .request_id = "r",
-                            .slice = {},
-                            .admitted = clock_.Now()};
+    ExposedRequest request{.experiment = "e",
+                           .revision = "r1",
+                           .arm = "a",
+                           .tenant = "acme",
+                           .unit = "u",
+                           .request_id = "r",
+                           .slice = {},
+                           .admitted = clock_.Now()};
     ledger_.OnAdmitted(request);
     RequestMeasures measures;
     measures.cancelled = cancelled;
@@ -131,13 +135,14 @@ TEST_F(LedgerTest, RevisionsAndPeriodsAreNeverMixed) {
   EXPECT_THAT(ledger_.Snapshot("x", "", false).status().message(),
               HasSubstr("got x, running now: e"));
 
-  ledger_.SetHalted({"e"});
+  counts_exposures_ = false;
   Request("u2", "a", absl::Seconds(1), "r", {}, "r2");
   EXPECT_EQ(Snapshot().arms[0].entered.first_exposures, 1);  // u1 alone
   EXPECT_EQ(Snapshot().arms[0].totals.sums[Quantity::kRequests], 2);
-  ledger_.SetHalted({});
+  counts_exposures_ = true;
+  ++period_;
   Request("u2", "a", absl::Seconds(1), "r", {}, "r2");
-  EXPECT_EQ(Snapshot().period, 1);
+  EXPECT_EQ(Snapshot().period, 2);
   EXPECT_EQ(Snapshot().arms[0].entered.first_exposures, 1);  // u2, anew
   EXPECT_EQ(Snapshot().arms[0].totals.sums[Quantity::kRequests], 1);
 }
@@ -155,6 +160,15 @@ TEST_F(LedgerTest, AnotherWindowStartsAnewButAnotherExposureDoesNot) {
   EXPECT_EQ(Snapshot().arms[0].totals.sums[Quantity::kRequests], 1);
   ledger_.SetPlans({});
   EXPECT_FALSE(ledger_.Snapshot("e", "", false).ok());
+}
+
+TEST_F(LedgerTest, RequestsThatAreUnitsShareOneBook) {
+  AnalysisPlan plan = TwoArms();
+  plan.experiment.unit = UnitKind::kRequest;
+  ledger_.SetPlans({plan});
+  for (const std::string unit : {"r1", "r2", "r3"}) Request(unit, "a", absl::Seconds(1), unit);
+  EXPECT_EQ(Snapshot().arms[0].entered.first_exposures, 3);
+  EXPECT_EQ(Sums(Snapshot(), 0, "latency").units, 3);
 }
 
 TEST_F(LedgerTest, AnOutcomeIsJoinedByRequestOrByUnitOnce) {
@@ -249,14 +263,14 @@ TEST_F(LedgerTest, PairedScoresEnterUnderTheArmThatWasScored) {
   std::string unit = "acme";
   unit += '\0';
   unit += "u1";
-  const AssignedRequest request{.experiment = "e",
-                                .revision = "r1",
-                                .arm = "a",
-                                .tenant = "acme",
-                                .unit = unit,
-                                .request_id = "r",
-                                .slice = {},
-                                .admitted = clock_.Now() - absl::Seconds(1)};
+  const ExposedRequest request{.experiment = "e",
+                               .revision = "r1",
+                               .arm = "a",
+                               .tenant = "acme",
+                               .unit = unit,
+                               .request_id = "r",
+                               .slice = {},
+                               .admitted = clock_.Now() - absl::Seconds(1)};
   ledger_.OnPaired(request, "b", {.difference = -2, .tokens = 8});
   clock_.Advance(absl::Hours(2));
   const LedgerSnapshot snapshot = Snapshot();

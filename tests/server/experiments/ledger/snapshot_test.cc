@@ -37,14 +37,14 @@ class Replicas {
 
   void Send(int user, int replica, double latency) {
     const std::string unit = absl::StrCat("user ", user);
-    const AssignedRequest request{.experiment = "e",
-                                  .revision = "r",
-                                  .arm = user % 2 == 0 ? "a" : "b",
-                                  .tenant = "t",
-                                  .unit = unit,
-                                  .request_id = "r",
-                                  .slice = {},
-                                  .admitted = clock_.Now()};
+    const ExposedRequest request{.experiment = "e",
+                                 .revision = "r",
+                                 .arm = user % 2 == 0 ? "a" : "b",
+                                 .tenant = "t",
+                                 .unit = unit,
+                                 .request_id = "r",
+                                 .slice = {},
+                                 .admitted = clock_.Now()};
     RequestMeasures measures;
     measures.ok = true;
     measures.tokens = 1 + user % 7;

@@ -126,5 +126,27 @@ TEST(ConfidenceSequenceTest, WorksFromMergedReplicasAsFromOne) {
   EXPECT_NEAR(a->p_value, b->p_value, 1e-12);
 }
 
+TEST(ConfidenceSequenceTest, APairedDifferenceIsHeldAgainstZero) {
+  const ConfidenceSequence sequence({.alpha = 0.05});
+  UnitMoments texts;
+  for (int i = 0; i < 400; ++i) texts.Add(i % 2 == 0 ? -3 : 1, 10);  // nats, over ten tokens
+  const auto found = sequence.AgainstZero(*texts.Estimate());
+  ASSERT_TRUE(found);
+  EXPECT_NEAR(found->difference, -0.1, 1e-12);
+  EXPECT_NEAR(found->standard_error, 0.2 / 20, 1e-4);
+  EXPECT_NEAR(found->interval.upper - found->difference,
+              sequence.Radius(400) * found->standard_error, 1e-12);
+  EXPECT_LT(found->interval.upper, 0);
+  EXPECT_LT(found->p_value, 0.05);
+  EXPECT_FALSE(found->relative);
+
+  UnitMoments few;
+  for (int i = 0; i < 20; ++i) few.Add(i % 2 == 0 ? -3 : 1, 10);
+  EXPECT_FALSE(sequence.AgainstZero(*few.Estimate()));
+  UnitMoments alike;
+  for (int i = 0; i < 100; ++i) alike.Add(-3, 10);
+  EXPECT_FALSE(sequence.AgainstZero(*alike.Estimate()));
+}
+
 }  // namespace
 }  // namespace penstock

@@ -1,0 +1,31 @@
+// An experiment's sums over units as Prometheus carries them, and back.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/experiments/ledger/snapshot.h"
+#include "server/telemetry/events.h"
+
+namespace penstock {
+
+ExperimentFigures FiguresOf(const LedgerSnapshot& snapshot, double sample_ratio_p_value);
+
+// One sample of a penstock_experiment_* series.
+struct ExperimentSample {
+  std::string name;
+  std::map<std::string, std::string> labels;
+  double value = 0;
+};
+
+// What the samples of all replicas add up to, for `experiment` as it is configured; `revision`
+// empty: the only one there is. A replica is a value of the label `instance`. FAILED_PRECONDITION:
+// several revisions, which are listed; NOT_FOUND: no sample of it.
+absl::StatusOr<LedgerSnapshot> GatherFigures(const std::vector<ExperimentSample>& samples,
+                                             const Experiment& experiment,
+                                             const std::vector<std::string>& outcomes,
+                                             const std::string& revision);
+
+}  // namespace penstock

@@ -1,0 +1,263 @@
+// An experiment on real servers, from penstock-bench's traffic to its report: from one server, from
+// two merged, and from a real Prometheus.
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <cmath>
+#include <csignal>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/e2e/server_process.h"
+#include "tests/support/temporary_folder.h"
+
+namespace penstock {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using Json = nlohmann::json;
+
+// Both arms have the same router. Every request is a unit, so that windows close at once.
+std::string SameArms(const std::string& more = "") {
+  return absl::StrCat(
+      "experiments:\n  traffic_salt: t\n", more,
+      "  list:\n  - {name: aa, audience: {tenants: [default]}, unit: request, exposure: 100%, "
+      "arms: [{name: a, router: linear, share: 5000}, {name: b, router: linear, share: 5000}], "
+      "control: a, primary: {metric: latency, better: lower, min_effect: 30}, "
+      "outcomes: [click], outcome_window: 1h}\n");
+}
+
+void SendTraffic(const ServerProcess& server, int requests, const std::string& seed) {
+  const ProgramResult result =
+      RunProgram("penstock-bench", {"--server", server.grpc(), "--concurrency", "8", "--requests",
+                                    std::to_string(requests), "--prompt-tokens", "4-8",
+                                    "--output-tokens", "2-12", "--seed", seed});
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+}
+
+Json ReportOf(const std::string& program, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {"report", "aa"});
+  arguments.push_back("--json");
+  const ProgramResult result = RunProgram(program, arguments);
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  return Json::parse(result.output, nullptr, false);
+}
+
+const Json& MetricOf(const Json& report, const std::string& arm, const std::string& metric) {
+  static const Json none;
+  for (const Json& entry : report.at("arms")) {
+    if (entry.at("name") != arm) continue;
+    for (const Json& found : entry.at("metrics")) {
+      if (found.at("metric") == metric) return found;
+    }
+  }
+  ADD_FAILURE() << "no " << metric << " of " << arm;
+  return none;
+}
+
+std::int64_t Units(const Json& report, const std::string& arm) {
+  return std::stoll(MetricOf(report, arm, "requests").at("units").get<std::string>());
+}
+
+TEST(ExperimentReportTest, AnAaRunSaysNoDifference) {
+  TemporaryFolder folder;
+  const std::string log = folder / "exposures.jsonl";
+  ServerProcess server(TinyModel::Get().Config(SameArms("  exposure_log: " + log + "\n")));
+  SendTraffic(server, 300, "1");
+
+  const ProgramResult text =
+      RunProgram("penstock-cli", {"--server", server.grpc(), "report", "aa"});
+  EXPECT_EQ(text.exit_code, 0) << text.output;
+  EXPECT_THAT(text.output, AllOf(HasSubstr("by request"), HasSubstr("as it should be"),
+                                 HasSubstr("latency (s) · primary"), HasSubstr("arXiv:2103")));
+
+  const Json report = ReportOf("penstock-cli", {"--server", server.grpc()});
+  EXPECT_EQ(report.at("sample_ratio_alarm"), false);
+  EXPECT_THAT(report.at("summary").get<std::string>(),
+              HasSubstr("b differs from control by less than the smallest effect that matters in "
+                        "latency (30 s): no difference that matters"));
+  EXPECT_EQ(Units(report, "a") + Units(report, "b"), 300);
+  EXPECT_EQ(report.at("arms").at(1).at("verdict"), "no_larger_difference");
+  for (const Json& metric : report.at("arms").at(1).at("metrics")) {
+    EXPECT_GT(metric.value("adjusted_p", 1.0), 0.001) << metric;
+  }
+  const std::string page = folder / "report.html";
+  EXPECT_EQ(RunProgram("penstock-cli", {"--server", server.grpc(), "report", "aa", "--html", page})
+                .exit_code,
+            0);
+  std::ostringstream html;
+  html << std::ifstream(page).rdbuf();
+  EXPECT_THAT(html.str(), AllOf(HasSubstr("<svg"), HasSubstr("no difference that matters")));
+
+  // The log has a line a request once the server has ended, and no text.
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0);
+  std::ifstream lines(log);
+  int count = 0;
+  for (std::string line; std::getline(lines, line); ++count) {
+    const Json entry = Json::parse(line);
+    EXPECT_EQ(entry.at("experiment"), "aa");
+    EXPECT_EQ(entry.at("unit_hash").get<std::string>().size(), 16u);
+    EXPECT_EQ(entry.at("measures").at("code"), "OK");
+    EXPECT_FALSE(entry.contains("text"));
+  }
+  EXPECT_EQ(count, 300);
+}
+
+TEST(ExperimentReportTest, AnOutcomeIsJoinedToItsRequest) {
+  ServerProcess server(TinyModel::Get().Config(SameArms()));
+  EXPECT_EQ(RunProgram("penstock-cli", {"--server", server.grpc(), "generate", "--request-id",
+                                        "req-1", "--max-tokens", "2", "abc"})
+                .exit_code,
+            0);
+  const auto report = [&](const std::string& id) {
+    return RunProgram("penstock-cli", {"--server", server.grpc(), "outcome", "click", "1",
+                                       "--request-id", id, "--key", "k-" + id})
+        .output;
+  };
+  EXPECT_THAT(report("req-1"), HasSubstr("joined to aa"));
+  EXPECT_THAT(report("req-1"), HasSubstr("counted once"));
+  EXPECT_THAT(report("req-2"), HasSubstr("joined to no experiment"));
+}
+
+int FreePort() {
+  boost::asio::io_context context;
+  boost::asio::ip::tcp::acceptor acceptor(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
+  return acceptor.local_endpoint().port();
+}
+
+// Scrapes both servers until it is destroyed.
+class Prometheus {
+ public:
+  Prometheus(const TemporaryFolder& folder, const std::string& a, const std::string& b)
+      : url_(absl::StrCat("127.0.0.1:", FreePort())) {
+    std::ofstream(folder / "prometheus.yml")
+        << "scrape_configs:\n- {job_name: penstock, scrape_interval: 500ms, scrape_timeout: 500ms, "
+           "static_configs: [{targets: ['"
+        << a << "', '" << b << "']}]}\n";
+    const std::string config = "--config.file=" + (folder / "prometheus.yml");
+    const std::string storage = "--storage.tsdb.path=" + (folder / "tsdb");
+    const std::string listen = "--web.listen-address=" + url_;
+    const char* arguments[] = {"prometheus",   config.c_str(),      storage.c_str(),
+                               listen.c_str(), "--log.level=error", nullptr};
+    spawned_ = posix_spawnp(&process_, "prometheus", nullptr, nullptr,
+                            const_cast<char**>(arguments), environ) == 0;
+  }
+  ~Prometheus() {
+    if (!spawned_) return;
+    kill(process_, SIGTERM);
+    waitpid(process_, nullptr, 0);
+  }
+  std::string url() const { return "http://" + url_; }
+
+ private:
+  const std::string url_;
+  pid_t process_ = 0;
+  bool spawned_ = false;
+};
+
+TEST(ExperimentReportTest, ServersMergedAndPrometheusAgree) {
+  TemporaryFolder folder;
+  ServerProcess first(TinyModel::Get().Config(SameArms()));
+  ServerProcess second(TinyModel::Get().Config(SameArms()));
+  SendTraffic(first, 200, "1");
+  SendTraffic(second, 150, "2");
+
+  const Json merged = ReportOf("penstock", {"--server", first.grpc(), "--server", second.grpc()});
+  ASSERT_EQ(merged.at("replicas"), 2);
+  EXPECT_EQ(Units(merged, "a") + Units(merged, "b"), 350);
+  EXPECT_EQ(merged.at("split_units"), "0");
+  const Json one = ReportOf("penstock-cli", {"--server", first.grpc()});
+  EXPECT_LT(Units(one, "b"), Units(merged, "b"));
+
+  Prometheus prometheus(folder, first.ops(), second.ops());
+  Json gathered;
+  // Until both were scraped; asking takes as long as a program's start.
+  for (int tries = 0; tries < 500; ++tries) {
+    const ProgramResult result =
+        RunProgram("penstock", {"report", "aa", "--prometheus", prometheus.url(), "--config",
+                                first.config_file(), "--json"});
+    gathered = Json::parse(result.output, nullptr, false);
+    if (result.exit_code == 0 && gathered.at("replicas") == 2 &&
+        Units(gathered, "a") + Units(gathered, "b") == 350) {
+      break;
+    }
+  }
+  for (const std::string arm : {"a", "b"}) {
+    for (const std::string metric : {"latency", "ttft", "logprob", "repetition", "tokens"}) {
+      SCOPED_TRACE(absl::StrCat(metric, " of ", arm));
+      const Json &want = MetricOf(merged, arm, metric), &got = MetricOf(gathered, arm, metric);
+      EXPECT_EQ(got.at("units"), want.at("units"));
+      ASSERT_EQ(got.contains("value"), want.contains("value"));
+      if (!want.contains("value")) continue;
+      const double value = want.at("value");
+      EXPECT_NEAR(got.at("value").get<double>(), value, 1e-6 * std::abs(value));
+      ASSERT_EQ(got.contains("comparison") && !got.at("comparison").is_null(),
+                want.contains("comparison") && !want.at("comparison").is_null());
+      if (arm == "a" || !want.contains("comparison")) continue;
+      const double width = want.at("comparison").at("upper").get<double>() -
+                           want.at("comparison").at("lower").get<double>();
+      for (const std::string bound : {"lower", "upper"}) {
+        EXPECT_NEAR(got.at("comparison").at(bound).get<double>(),
+                    want.at("comparison").at(bound).get<double>(), 1e-4 * width);
+      }
+    }
+  }
+  EXPECT_NEAR(gathered.at("sample_ratio_p_value").get<double>(),
+              merged.at("sample_ratio_p_value").get<double>(), 1e-9);
+}
+
+TEST(ExperimentReportTest, UnitsThatBothServersSawAreNoticed) {
+  const std::string by_user = [] {
+    std::string text = SameArms();
+    const std::size_t at = text.find("unit: request");
+    return text.replace(at, 13, "unit: user, unit_window: 1s");
+  }();
+  ServerProcess first(TinyModel::Get().Config(by_user));
+  ServerProcess second(TinyModel::Get().Config(by_user));
+  for (const ServerProcess* server : {&first, &second}) {
+    for (const std::string user : {"u1", "u2", "u3"}) {
+      EXPECT_EQ(RunProgram("penstock-cli", {"--server", server->grpc(), "generate", "--user", user,
+                                            "--max-tokens", "2", "abc"})
+                    .exit_code,
+                0);
+    }
+  }
+  const Json merged = ReportOf("penstock", {"--server", first.grpc(), "--server", second.grpc()});
+  EXPECT_EQ(merged.at("split_units"), "3");
+  EXPECT_THAT(merged.at("warnings").dump(), HasSubstr("3 users went to more than one replica"));
+  std::int64_t exposed = 0;
+  for (const Json& arm : merged.at("arms")) {
+    exposed += std::stoll(arm.at("first_exposures").get<std::string>());
+  }
+  EXPECT_EQ(exposed, 3);
+}
+
+TEST(ExperimentReportTest, AReportOfNothingSaysWhatThereIs) {
+  ServerProcess server(TinyModel::Get().Config(SameArms()));
+  const ProgramResult unknown =
+      RunProgram("penstock-cli", {"--server", server.grpc(), "report", "bb"});
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_THAT(unknown.output, HasSubstr("experiment: got bb, running now: aa"));
+  EXPECT_EQ(RunProgram("penstock", {"report", "aa"}).exit_code, 2);
+  EXPECT_EQ(RunProgram("penstock", {"report", "aa", "--prometheus", "ftp://x", "--config",
+                                    server.config_file()})
+                .exit_code,
+            1);
+  const Json empty = ReportOf("penstock-cli", {"--server", server.grpc()});
+  EXPECT_THAT(empty.at("summary").get<std::string>(), HasSubstr("0 requests have entered"));
+}
+
+}  // namespace
+}  // namespace penstock
