@@ -24,7 +24,6 @@ class AttentionRouter final : public LogitRouter {
 
   std::optional<RouterProgram> Program(int layer) const override {
     const at::Tensor& keys = keys_[layer];
-    if (!FitsProgram(query_[layer].size(0))) return std::nullopt;
     RouterProgram program;
     program.form = HiddenForm::kHeads;
     program.hidden = static_cast<std::int32_t>(query_[layer].size(0));

@@ -40,8 +40,4 @@ Routing RouteByLogits(const at::Tensor& logits, std::int64_t top_k, bool normali
 std::vector<at::Tensor> Prepared(const std::vector<RouterTensors>& layers, std::string_view name,
                                  const RouterOptions& options, at::ScalarType dtype = at::kFloat);
 
-// What a program's widths must be: the device reads rows in groups of kProgramGroup.
-inline constexpr std::int64_t kProgramGroup = 8;
-inline bool FitsProgram(std::int64_t hidden_width) { return hidden_width % kProgramGroup == 0; }
-
 }  // namespace penstock

@@ -31,7 +31,6 @@ class MlpHadamardRouter final : public LogitRouter {
   }
 
   std::optional<RouterProgram> Program(int layer) const override {
-    if (!FitsProgram(a_[layer].size(0))) return std::nullopt;
     RouterProgram program;
     program.form = HiddenForm::kModulated;
     program.activation =

@@ -28,7 +28,6 @@ class MlpRouter final : public LogitRouter {
   }
 
   std::optional<RouterProgram> Program(int layer) const override {
-    if (!FitsProgram(w1_[layer].size(0))) return std::nullopt;
     RouterProgram program;
     program.form = HiddenForm::kLogits;
     program.activation =

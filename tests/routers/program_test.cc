@@ -12,12 +12,23 @@ namespace {
 
 class RouterProgramTest : public testing::TestWithParam<std::string> {};
 
-TEST_P(RouterProgramTest, DecidesAsTheRouterDoes) {
+// Widths that no vector of the device fits, where a kind has widths.
+Hyper OddHyper(const std::string& kind) {
+  Hyper hyper;
+  for (const HyperRule& rule : sample::Kind(kind).hyper) {
+    if (rule.name == "hidden_width") hyper[rule.name] = std::int64_t{37};
+    if (rule.name == "attention_width") hyper[rule.name] = std::int64_t{21};
+    if (rule.name == "heads") hyper[rule.name] = std::int64_t{3};
+  }
+  return hyper;
+}
+
+void ExpectSameDecisions(const std::string& kind, const Hyper& hyper) {
   constexpr std::int64_t kRows = 40, kWidth = 96, kExperts = 13, kTop = 4;
   for (const bool normalize : {false, true}) {
     RouterModel model = sample::Model(kWidth, kExperts, kTop);
     model.shape.norm_topk_prob = normalize;
-    const auto router = sample::MakeSample(GetParam(), model, at::kBFloat16);
+    const auto router = sample::MakeSample(kind, model, at::kBFloat16, hyper);
     const at::Tensor hidden = sample::Normal({kRows, kWidth}, 3).to(at::kBFloat16).contiguous();
     const at::Tensor tokens = sample::TokenIds(kRows, 4);
     std::vector<std::int32_t> token_ids(kRows);
@@ -77,6 +88,10 @@ TEST_P(RouterProgramTest, DecidesAsTheRouterDoes) {
     }
   }
 }
+
+TEST_P(RouterProgramTest, DecidesAsTheRouterDoes) { ExpectSameDecisions(GetParam(), {}); }
+
+TEST_P(RouterProgramTest, WidthsMayBeOdd) { ExpectSameDecisions(GetParam(), OddHyper(GetParam())); }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, RouterProgramTest, testing::ValuesIn(sample::Kinds()));
 

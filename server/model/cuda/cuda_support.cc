@@ -39,8 +39,7 @@ absl::Status CheckCudaRouter(const Router& router) {
   const std::optional<RouterProgram> program = router.Program(0);
   if (!program) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "kind ", router.spec().kind().name,
-        ": no program of the GPU engine computes this router; widths must be multiples of 8"));
+        "kind ", router.spec().kind().name, ": no program of the GPU engine computes this router"));
   }
   if (program->hidden > kMaxHidden) {
     return absl::InvalidArgumentError(absl::StrCat("kind ", router.spec().kind().name,
