@@ -36,259 +36,82 @@ template <int kTokens>
 __device__ __forceinline__ void MultiplyAdd(float (&sum)[kTokens / 2], std::uint64_t weights,
                                             std::uint64_t tokens, bool add);
 
+// One specialization for each width. An instruction names all of its sums, so lists of so many
+// operands are made by macros, 8 by 8.
 // clang-format off
-template <>
-__device__ __forceinline__ void MultiplyAdd<8>(float (&sum)[4], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %6, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3 "
-      "}, %4, %5, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
+#define PENSTOCK_SUMS_4(s) "+f"(s[0]), "+f"(s[1]), "+f"(s[2]), "+f"(s[3])
+#define PENSTOCK_MORE_SUMS_4(s, i) "+f"(s[i]), "+f"(s[i + 1]), "+f"(s[i + 2]), "+f"(s[i + 3])
+#define PENSTOCK_MORE_SUMS_8(s, i) PENSTOCK_MORE_SUMS_4(s, i), PENSTOCK_MORE_SUMS_4(s, i + 4)
+#define PENSTOCK_NAMES_4 "%0, %1, %2, %3"
+#define PENSTOCK_SUMS_8(s) PENSTOCK_SUMS_4(s), PENSTOCK_MORE_SUMS_4(s, 4)
+#define PENSTOCK_NAMES_8 PENSTOCK_NAMES_4 ", %4, %5, %6, %7"
+#define PENSTOCK_SUMS_16(s) PENSTOCK_SUMS_8(s), PENSTOCK_MORE_SUMS_8(s, 8)
+#define PENSTOCK_NAMES_16 PENSTOCK_NAMES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define PENSTOCK_SUMS_24(s) PENSTOCK_SUMS_16(s), PENSTOCK_MORE_SUMS_8(s, 16)
+#define PENSTOCK_NAMES_24 PENSTOCK_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23"
+#define PENSTOCK_SUMS_32(s) PENSTOCK_SUMS_24(s), PENSTOCK_MORE_SUMS_8(s, 24)
+#define PENSTOCK_NAMES_32 PENSTOCK_NAMES_24 ", %24, %25, %26, %27, %28, %29, %30, %31"
+#define PENSTOCK_SUMS_40(s) PENSTOCK_SUMS_32(s), PENSTOCK_MORE_SUMS_8(s, 32)
+#define PENSTOCK_NAMES_40 PENSTOCK_NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39"
+#define PENSTOCK_SUMS_48(s) PENSTOCK_SUMS_40(s), PENSTOCK_MORE_SUMS_8(s, 40)
+#define PENSTOCK_NAMES_48 PENSTOCK_NAMES_40 ", %40, %41, %42, %43, %44, %45, %46, %47"
+#define PENSTOCK_SUMS_56(s) PENSTOCK_SUMS_48(s), PENSTOCK_MORE_SUMS_8(s, 48)
+#define PENSTOCK_NAMES_56 PENSTOCK_NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55"
+#define PENSTOCK_SUMS_64(s) PENSTOCK_SUMS_56(s), PENSTOCK_MORE_SUMS_8(s, 56)
+#define PENSTOCK_NAMES_64 PENSTOCK_NAMES_56 ", %56, %57, %58, %59, %60, %61, %62, %63"
+#define PENSTOCK_SUMS_72(s) PENSTOCK_SUMS_64(s), PENSTOCK_MORE_SUMS_8(s, 64)
+#define PENSTOCK_NAMES_72 PENSTOCK_NAMES_64 ", %64, %65, %66, %67, %68, %69, %70, %71"
+#define PENSTOCK_SUMS_80(s) PENSTOCK_SUMS_72(s), PENSTOCK_MORE_SUMS_8(s, 72)
+#define PENSTOCK_NAMES_80 PENSTOCK_NAMES_72 ", %72, %73, %74, %75, %76, %77, %78, %79"
 
-template <>
-__device__ __forceinline__ void MultiplyAdd<16>(float (&sum)[8], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %10, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7 "
-      "}, %8, %9, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<32>(float (&sum)[16], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %18, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15 "
-      "}, %16, %17, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<48>(float (&sum)[24], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %26, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n48k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23 "
-      "}, %24, %25, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-        "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]),
-        "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<64>(float (&sum)[32], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31 "
-      "}, %32, %33, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-        "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]),
-        "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-        "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]),
-        "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<80>(float (&sum)[40], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %42, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39 "
-      "}, %40, %41, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-        "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]),
-        "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-        "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]),
-        "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31]),
-        "+f"(sum[32]), "+f"(sum[33]), "+f"(sum[34]), "+f"(sum[35]),
-        "+f"(sum[36]), "+f"(sum[37]), "+f"(sum[38]), "+f"(sum[39])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<96>(float (&sum)[48], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %50, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47 "
-      "}, %48, %49, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-        "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]),
-        "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-        "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]),
-        "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31]),
-        "+f"(sum[32]), "+f"(sum[33]), "+f"(sum[34]), "+f"(sum[35]),
-        "+f"(sum[36]), "+f"(sum[37]), "+f"(sum[38]), "+f"(sum[39]),
-        "+f"(sum[40]), "+f"(sum[41]), "+f"(sum[42]), "+f"(sum[43]),
-        "+f"(sum[44]), "+f"(sum[45]), "+f"(sum[46]), "+f"(sum[47])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<112>(float (&sum)[56], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %58, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n112k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55 "
-      "}, %56, %57, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-        "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]),
-        "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-        "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]),
-        "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31]),
-        "+f"(sum[32]), "+f"(sum[33]), "+f"(sum[34]), "+f"(sum[35]),
-        "+f"(sum[36]), "+f"(sum[37]), "+f"(sum[38]), "+f"(sum[39]),
-        "+f"(sum[40]), "+f"(sum[41]), "+f"(sum[42]), "+f"(sum[43]),
-        "+f"(sum[44]), "+f"(sum[45]), "+f"(sum[46]), "+f"(sum[47]),
-        "+f"(sum[48]), "+f"(sum[49]), "+f"(sum[50]), "+f"(sum[51]),
-        "+f"(sum[52]), "+f"(sum[53]), "+f"(sum[54]), "+f"(sum[55])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<128>(float (&sum)[64], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63 "
-      "}, %64, %65, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-        "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]),
-        "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-        "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]),
-        "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31]),
-        "+f"(sum[32]), "+f"(sum[33]), "+f"(sum[34]), "+f"(sum[35]),
-        "+f"(sum[36]), "+f"(sum[37]), "+f"(sum[38]), "+f"(sum[39]),
-        "+f"(sum[40]), "+f"(sum[41]), "+f"(sum[42]), "+f"(sum[43]),
-        "+f"(sum[44]), "+f"(sum[45]), "+f"(sum[46]), "+f"(sum[47]),
-        "+f"(sum[48]), "+f"(sum[49]), "+f"(sum[50]), "+f"(sum[51]),
-        "+f"(sum[52]), "+f"(sum[53]), "+f"(sum[54]), "+f"(sum[55]),
-        "+f"(sum[56]), "+f"(sum[57]), "+f"(sum[58]), "+f"(sum[59]),
-        "+f"(sum[60]), "+f"(sum[61]), "+f"(sum[62]), "+f"(sum[63])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<144>(float (&sum)[72], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %74, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n144k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71 "
-      "}, %72, %73, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-        "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]),
-        "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-        "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]),
-        "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31]),
-        "+f"(sum[32]), "+f"(sum[33]), "+f"(sum[34]), "+f"(sum[35]),
-        "+f"(sum[36]), "+f"(sum[37]), "+f"(sum[38]), "+f"(sum[39]),
-        "+f"(sum[40]), "+f"(sum[41]), "+f"(sum[42]), "+f"(sum[43]),
-        "+f"(sum[44]), "+f"(sum[45]), "+f"(sum[46]), "+f"(sum[47]),
-        "+f"(sum[48]), "+f"(sum[49]), "+f"(sum[50]), "+f"(sum[51]),
-        "+f"(sum[52]), "+f"(sum[53]), "+f"(sum[54]), "+f"(sum[55]),
-        "+f"(sum[56]), "+f"(sum[57]), "+f"(sum[58]), "+f"(sum[59]),
-        "+f"(sum[60]), "+f"(sum[61]), "+f"(sum[62]), "+f"(sum[63]),
-        "+f"(sum[64]), "+f"(sum[65]), "+f"(sum[66]), "+f"(sum[67]),
-        "+f"(sum[68]), "+f"(sum[69]), "+f"(sum[70]), "+f"(sum[71])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
-template <>
-__device__ __forceinline__ void MultiplyAdd<160>(float (&sum)[80], std::uint64_t weights,
-                                                std::uint64_t tokens, bool add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %82, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-      "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79 "
-      "}, %80, %81, add, 1, 1, 0, 0;\n}\n"
-      : "+f"(sum[0]), "+f"(sum[1]), "+f"(sum[2]), "+f"(sum[3]),
-        "+f"(sum[4]), "+f"(sum[5]), "+f"(sum[6]), "+f"(sum[7]),
-        "+f"(sum[8]), "+f"(sum[9]), "+f"(sum[10]), "+f"(sum[11]),
-        "+f"(sum[12]), "+f"(sum[13]), "+f"(sum[14]), "+f"(sum[15]),
-        "+f"(sum[16]), "+f"(sum[17]), "+f"(sum[18]), "+f"(sum[19]),
-        "+f"(sum[20]), "+f"(sum[21]), "+f"(sum[22]), "+f"(sum[23]),
-        "+f"(sum[24]), "+f"(sum[25]), "+f"(sum[26]), "+f"(sum[27]),
-        "+f"(sum[28]), "+f"(sum[29]), "+f"(sum[30]), "+f"(sum[31]),
-        "+f"(sum[32]), "+f"(sum[33]), "+f"(sum[34]), "+f"(sum[35]),
-        "+f"(sum[36]), "+f"(sum[37]), "+f"(sum[38]), "+f"(sum[39]),
-        "+f"(sum[40]), "+f"(sum[41]), "+f"(sum[42]), "+f"(sum[43]),
-        "+f"(sum[44]), "+f"(sum[45]), "+f"(sum[46]), "+f"(sum[47]),
-        "+f"(sum[48]), "+f"(sum[49]), "+f"(sum[50]), "+f"(sum[51]),
-        "+f"(sum[52]), "+f"(sum[53]), "+f"(sum[54]), "+f"(sum[55]),
-        "+f"(sum[56]), "+f"(sum[57]), "+f"(sum[58]), "+f"(sum[59]),
-        "+f"(sum[60]), "+f"(sum[61]), "+f"(sum[62]), "+f"(sum[63]),
-        "+f"(sum[64]), "+f"(sum[65]), "+f"(sum[66]), "+f"(sum[67]),
-        "+f"(sum[68]), "+f"(sum[69]), "+f"(sum[70]), "+f"(sum[71]),
-        "+f"(sum[72]), "+f"(sum[73]), "+f"(sum[74]), "+f"(sum[75]),
-        "+f"(sum[76]), "+f"(sum[77]), "+f"(sum[78]), "+f"(sum[79])
-      : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));
-}
-
+// `count` = tokens / 2 sums; the numbers of the operands behind them.
+#define PENSTOCK_MULTIPLY_ADD(count_tokens, count, w, x, flag)                                  \
+  template <>                                                                                   \
+  __device__ __forceinline__ void MultiplyAdd<count_tokens>(                                    \
+      float (&sum)[count], std::uint64_t weights, std::uint64_t tokens, bool add) {             \
+    asm volatile(                                                                               \
+        "{\n.reg .pred add;\nsetp.ne.b32 add, %" #flag ", 0;\n"                                \
+        "wgmma.mma_async.sync.aligned.m64n" #count_tokens "k16.f32.bf16.bf16 {"                 \
+        PENSTOCK_NAMES_##count " }, %" #w ", %" #x ", add, 1, 1, 0, 0;\n}\n"                    \
+        : PENSTOCK_SUMS_##count(sum)                                                            \
+        : "l"(weights), "l"(tokens), "r"(static_cast<int>(add)));                               \
+  }
+PENSTOCK_MULTIPLY_ADD(8, 4, 4, 5, 6)
+PENSTOCK_MULTIPLY_ADD(16, 8, 8, 9, 10)
+PENSTOCK_MULTIPLY_ADD(32, 16, 16, 17, 18)
+PENSTOCK_MULTIPLY_ADD(48, 24, 24, 25, 26)
+PENSTOCK_MULTIPLY_ADD(64, 32, 32, 33, 34)
+PENSTOCK_MULTIPLY_ADD(80, 40, 40, 41, 42)
+PENSTOCK_MULTIPLY_ADD(96, 48, 48, 49, 50)
+PENSTOCK_MULTIPLY_ADD(112, 56, 56, 57, 58)
+PENSTOCK_MULTIPLY_ADD(128, 64, 64, 65, 66)
+PENSTOCK_MULTIPLY_ADD(144, 72, 72, 73, 74)
+PENSTOCK_MULTIPLY_ADD(160, 80, 80, 81, 82)
+#undef PENSTOCK_MULTIPLY_ADD
+#undef PENSTOCK_MORE_SUMS_4
+#undef PENSTOCK_MORE_SUMS_8
+#undef PENSTOCK_SUMS_4
+#undef PENSTOCK_NAMES_4
+#undef PENSTOCK_SUMS_8
+#undef PENSTOCK_NAMES_8
+#undef PENSTOCK_SUMS_16
+#undef PENSTOCK_NAMES_16
+#undef PENSTOCK_SUMS_24
+#undef PENSTOCK_NAMES_24
+#undef PENSTOCK_SUMS_32
+#undef PENSTOCK_NAMES_32
+#undef PENSTOCK_SUMS_40
+#undef PENSTOCK_NAMES_40
+#undef PENSTOCK_SUMS_48
+#undef PENSTOCK_NAMES_48
+#undef PENSTOCK_SUMS_56
+#undef PENSTOCK_NAMES_56
+#undef PENSTOCK_SUMS_64
+#undef PENSTOCK_NAMES_64
+#undef PENSTOCK_SUMS_72
+#undef PENSTOCK_NAMES_72
+#undef PENSTOCK_SUMS_80
+#undef PENSTOCK_NAMES_80
 // clang-format on
 
 }  // namespace penstock
