@@ -1,8 +1,9 @@
 // Time of a step on the GPU alone, run back to back, with no engine and no copies around it.
 //   cuda_step_bench CONFIG_FOLDER CONTEXT STEP…
 // STEP: 16 is a decode step of 16 sequences at CONTEXT, as a graph; 2048p is 2,048 rows of prompts
-// of CONTEXT tokens each. Random weights, keys and values; one linear router. A step's parts: run
-// it under ncu.
+// of CONTEXT tokens each. Random weights, keys and values; the model's own gates as the router.
+// 16@4 has router program 4 of tests/bench/step_routers.h, 16@mixed has all of them in turn. A
+// step's parts: run it under ncu.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include "server/base/check.h"
 #include "server/model/checkpoint/json_fields.h"
 #include "server/model/cuda/cuda_forward.h"
+#include "tests/bench/step_routers.h"
 
 namespace penstock {
 namespace {
@@ -39,7 +41,7 @@ class StepBench {
         forward_(Must(CudaForward::Create(weights, {.max_rows = max_rows,
                                                     .max_sequences = max_batch,
                                                     .max_context = context,
-                                                    .max_routers = 1,
+                                                    .max_routers = StepRouters::kPrograms,
                                                     .max_hidden = 256,
                                                     .max_top = 1,
                                                     .max_token_lists = 1}))) {
@@ -49,18 +51,7 @@ class StepBench {
         DeviceBuffer::Create(blocks * forward_.BlockBytes(), "keys and values", "lower CONTEXT"));
     FillNormalCuda({.seed = 2, .values = cache_.start(), .count = cache_.bytes() / 2}, stream_);
     forward_.SetCache(cache_.start(), blocks);
-    const std::int64_t gate = config_.experts * config_.hidden_size;
-    gates_ = Must(DeviceBuffer::Create(2 * gate * config_.layers, "gates", "nothing"));
-    FillNormalCuda({.seed = 3,
-                    .std = 1 / std::sqrt(static_cast<double>(config_.hidden_size)),
-                    .values = gates_.start(),
-                    .count = gate * config_.layers},
-                   stream_);
-    std::vector<RouterProgram> programs(static_cast<std::size_t>(config_.layers));
-    for (std::size_t i = 0; i < programs.size(); ++i) {
-      programs[i].element = Element::kBF16;
-      programs[i].direct = gates_.start() + 2 * gate * static_cast<std::int64_t>(i);
-    }
+    const std::vector<RouterProgram> programs = routers_.Make(config_);
     Check(cudaMemcpyAsync(forward_.programs(), programs.data(),
                           programs.size() * sizeof(RouterProgram), cudaMemcpyHostToDevice,
                           stream_));
@@ -73,10 +64,10 @@ class StepBench {
   }
 
   // Median microseconds of a step over prompts.
-  double Prefill(int rows) {
+  double Prefill(int rows, int router) {
     const int sequences = (rows + context_ - 1) / context_;
     const StepBounds bounds{.rows = rows, .decode_rows = 0, .logit_rows = sequences};
-    WriteInputs(bounds);
+    WriteInputs(bounds, router);
     std::vector<cudaEvent_t> events(8);
     for (cudaEvent_t& event : events) Check(cudaEventCreate(&event));
     for (cudaEvent_t& event : events) {
@@ -87,9 +78,9 @@ class StepBench {
   }
 
   // The same of a decode step.
-  double Decode(int batch) {
+  double Decode(int batch, int router) {
     const StepBounds bounds{.rows = batch, .decode_rows = batch, .logit_rows = batch};
-    WriteInputs(bounds);
+    WriteInputs(bounds, router);
     forward_.Enqueue(bounds, stream_);
     Check(cudaStreamSynchronize(stream_));
     cudaGraph_t graph = nullptr;
@@ -124,7 +115,8 @@ class StepBench {
     return 1e3 * times[times.size() / 2];
   }
 
-  void WriteInputs(const StepBounds& bounds) {
+  // router: a program, or −1: all in turn.
+  void WriteInputs(const StepBounds& bounds, int router) {
     Carver measure(nullptr);
     StepInputs::Lay(bounds, measure);
     void* memory = nullptr;
@@ -142,7 +134,7 @@ class StepBench {
           static_cast<std::int32_t>(random_() % static_cast<std::uint64_t>(config_.vocab_size));
       in.positions[i] = decodes ? context_ - 1 : i % context_;
       in.sequences[i] = decodes ? i : i / context_;
-      in.row_routers[i] = 0;
+      in.row_routers[i] = router >= 0 ? router : i % StepRouters::kPrograms;
       in.counted[i] = 1;
     }
     for (int i = 0; i < bounds.logit_rows; ++i) {
@@ -161,7 +153,8 @@ class StepBench {
   const int context_;
   std::mt19937_64 random_{1};
   CudaForward forward_;
-  DeviceBuffer cache_, gates_;
+  DeviceBuffer cache_;
+  StepRouters routers_;
   cudaStream_t stream_ = nullptr;
 };
 
@@ -174,19 +167,33 @@ int Main(int argc, char** argv) {
   const ModelConfig config = Must(ParseModelConfig(Must(ReadTextFile(file, 1 << 20)), file));
   const DeviceWeights weights = Must(DeviceWeights::MakeRandom(config, 1));
   const int context = std::atoi(argv[2]);
+  struct Wanted {
+    int count = 0, router = 0;
+    bool prompts = false;
+  };
+  std::vector<Wanted> steps;
   int rows = 1, sequences = 1;
   for (int i = 3; i < argc; ++i) {
-    const bool prompts = std::string(argv[i]).back() == 'p';
-    const int count = std::atoi(argv[i]);
-    rows = std::max(rows, count);
-    sequences = std::max(sequences, prompts ? (count + context - 1) / context : count);
+    const std::string text = argv[i];
+    const std::size_t at = text.find('@');
+    Wanted step;
+    step.count = std::atoi(argv[i]);
+    step.prompts = text.find('p') < at;
+    if (at != std::string::npos) {
+      step.router = text.substr(at + 1) == "mixed" ? -1 : std::atoi(text.c_str() + at + 1);
+    }
+    PENSTOCK_CHECK(step.count > 0 && step.router < StepRouters::kPrograms) << text;
+    rows = std::max(rows, step.count);
+    sequences =
+        std::max(sequences, step.prompts ? (step.count + context - 1) / context : step.count);
+    steps.push_back(step);
   }
   StepBench bench(weights, context, sequences, rows);
-  for (int i = 3; i < argc; ++i) {
-    const bool prompts = std::string(argv[i]).back() == 'p';
-    const int count = std::atoi(argv[i]);
-    std::printf("%-8s %9.1f us a step\n", argv[i],
-                prompts ? bench.Prefill(count) : bench.Decode(count));
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const Wanted& step = steps[i];
+    std::printf("%-10s %9.1f us a step\n", argv[i + 3],
+                step.prompts ? bench.Prefill(step.count, step.router)
+                             : bench.Decode(step.count, step.router));
     std::fflush(stdout);
   }
   return 0;
