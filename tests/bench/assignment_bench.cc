@@ -49,8 +49,8 @@ void BM_Assign(benchmark::State& state) {
 }
 BENCHMARK(BM_Assign);
 
-// Admission and end of a request of 64 tokens, among 10,000 users; half of the cost that an
-// experiment adds to a request, the other half is BM_Assign.
+// Admission and end of a request of 64 tokens, among 10,000 users: with BM_Assign, what an
+// experiment adds to a request.
 void BM_LedgerRequest(benchmark::State& state) {
   Ledger ledger({});
   AnalysisPlan plan;
