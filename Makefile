@@ -11,7 +11,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup configure build build-cuda gpu-bundle gpu-test gpu-bench demo serve test parity sanitize fuzz bench format lint clean
+.PHONY: help setup configure build configure-cuda build-cuda check-cuda gpu-bundle gpu-test gpu-bench demo serve test parity sanitize fuzz bench format lint clean
 
 help: ## this list
 	@echo 'Penstock: a gRPC server for Mixture-of-Experts models with a router per request.'
@@ -27,11 +27,16 @@ configure: setup
 build: configure ## the server, the clients and the tests, in build/release
 	@ninja -C $(BUILD) -j$(JOBS)
 
-build-cuda: ## the same with the GPU engine (H100), in build/cuda; needs no GPU
+configure-cuda:
 	@$(SETUP) build cuda
 	@mkdir -p build/cuda
 	@$(CMAKE) -S . -B build/cuda -DPENSTOCK_CUDA=ON > build/cuda/configure.log || { cat build/cuda/configure.log; exit 1; }
+
+build-cuda: configure-cuda ## the same with the GPU engine (H100), in build/cuda; needs no GPU
 	@ninja -C build/cuda -j$(JOBS)
+
+check-cuda: configure-cuda ## compiles and links every GPU kernel with its suite, and the model on them; needs no GPU
+	@ninja -C build/cuda -j$(JOBS) kernels_cuda_test cuda_model_test
 
 gpu-bundle: build-cuda ## what a machine with an H100 runs, in build/gpu-bundle: programs, their libraries, run.sh
 	@deploy/gpu/bundle.sh build/cuda build/gpu-bundle

@@ -7,6 +7,7 @@
 
 #include "ATen/ops/empty.h"
 #include "absl/strings/str_cat.h"
+#include "c10/util/Exception.h"
 #include "routers/package/router_start.h"
 
 namespace penstock {
@@ -47,7 +48,14 @@ absl::StatusOr<std::shared_ptr<const Router>> MakeRouter(const RouterPackage& pa
       tensors[rule.name] = CopyOf(package.tensors.at(RouterTensorName(layer, rule.name)));
     }
   }
-  return (*factory)(*std::move(spec), std::move(layers), options);
+  try {
+    return (*factory)(*std::move(spec), std::move(layers), options);
+  } catch (const c10::OutOfMemoryError& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("no memory for its tensors: ", error.what_without_backtrace()));
+  } catch (const c10::Error& error) {
+    return absl::InternalError(absl::StrCat("LibTorch: ", error.what_without_backtrace()));
+  }
 }
 
 absl::StatusOr<RouterPackage> CheckpointRouterPackage(const RouterModel& model,

@@ -12,7 +12,8 @@
 namespace penstock {
 
 // A router with tensors of its own: the package's files may go afterwards. Errors as
-// CheckFitsModel; INVALID_ARGUMENT for a dtype other than fp32, bf16 and fp16.
+// CheckFitsModel; INVALID_ARGUMENT for a dtype other than fp32, bf16 and fp16;
+// RESOURCE_EXHAUSTED where the device has no memory for them.
 absl::StatusOr<std::shared_ptr<const Router>> MakeRouter(const RouterPackage& package,
                                                          const RouterModel& model,
                                                          const RouterOptions& options);

@@ -100,8 +100,17 @@ struct RouterPlace {
 
 absl::StatusOr<LoadedRouter> Load(const std::string& name, const std::string& path,
                                   const RouterPackage& package, const RouterPlace& place) {
-  PENSTOCK_ASSIGN_OR_RETURN(std::shared_ptr<const Router> router,
-                            MakeRouter(package, place.model, place.options));
+  absl::StatusOr<std::shared_ptr<const Router>> made =
+      MakeRouter(package, place.model, place.options);
+  if (place.on_gpu && absl::IsResourceExhausted(made.status())) {
+    const absl::StatusOr<CudaMemory> memory = CudaMemoryNow();
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "router ", name, ": ", made.status().message(), "; the GPU has ",
+        memory.ok() ? absl::StrCat(memory->free) : "an unknown number of",
+        " bytes free: unload another router, or lower engine.kv_memory at the next start"));
+  }
+  PENSTOCK_RETURN_IF_ERROR(made.status());
+  std::shared_ptr<const Router> router = *std::move(made);
   if (place.on_gpu) PENSTOCK_RETURN_IF_ERROR(CheckCudaRouter(*router));
   return LoadedRouter{.name = name,
                       .fingerprint = PackageFingerprint(package),

@@ -24,6 +24,7 @@
 #include "server/experiment_control.h"
 #include "server/experiment_desk.h"
 #include "server/http/ops_server.h"
+#include "server/model/cuda/cuda_model.h"
 #include "server/policy_of_config.h"
 #include "server/progress_bar.h"
 #include "server/router_kinds.h"
@@ -43,6 +44,16 @@ std::vector<std::string> TenantNames(const v1::ServerConfig& config) {
   std::vector<std::string> names = {"default"};
   for (const v1::TenantConfig& tenant : config.tenants()) names.push_back(tenant.name());
   return names;
+}
+
+// By kind. Empty once the device is lost.
+std::map<std::string, std::int64_t> GpuMemory(const ModelSpec& spec) {
+  const absl::StatusOr<CudaMemory> memory = CudaMemoryNow();
+  if (!memory.ok()) return {};
+  return {{"weights", spec.weight_bytes},
+          {"kv_cache", spec.kv_bytes},
+          {"other", memory->total - memory->free - spec.weight_bytes - spec.kv_bytes},
+          {"free", memory->free}};
 }
 
 void SetUpLog(const v1::ServerConfig& config) {
@@ -198,6 +209,7 @@ class Server final : public PenstockServer {
                      {"backend", spec.backend},
                      {"dtype", spec.dtype}};
     options.experiments = [this] { return desk_->Figures(); };
+    if (spec.backend == "cuda") options.gpu_memory = [spec] { return GpuMemory(spec); };
     PENSTOCK_ASSIGN_OR_RETURN(telemetry_, PrometheusTelemetry::Create(std::move(options)));
     measuring_ = true;
     return absl::OkStatus();

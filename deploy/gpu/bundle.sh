@@ -8,11 +8,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 build=$1 folder=$2
 
 rm -rf "$folder"
-mkdir -p "$folder/bin" "$folder/lib" "$folder/bench"
+mkdir -p "$folder/bin" "$folder/lib" "$folder/tests/bench" "$folder/tests/parity"
 cp -r "$here/run.sh" "$here/qwen1.5-moe-a2.7b" "$folder/"
-cp "$here"/../../tests/bench/{serving,gpu_serving}.py "$folder/bench/"
+tests=$here/../../tests
+cp "$tests"/bench/{serving,gpu_serving,gpu_transformers}.py "$folder/tests/bench/"
+cp "$tests"/parity/{forward_oracle,gpu_agreement}.py "$folder/tests/parity/"
 cp "$build/gpu_suites.txt" "$folder/"
-for program in penstock penstock-bench $(cat "$build"/gpu_{suites,benches}.txt); do
+for program in penstock penstock-bench forward_probe libdevice_trap.so $(cat "$build"/gpu_{suites,benches}.txt); do
   strip -o "$folder/bin/$program" "$build/bin/$program"
 done
 

@@ -80,13 +80,15 @@ void Log(LogLevel level, std::string_view message, std::initializer_list<LogFiel
       absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   State& state = GetState();
   std::lock_guard<std::mutex> lock(state.mutex);
-  const std::string line = state.format == LogFormat::kText
-                               ? FormatText(time, level, message, fields)
-                               : FormatJson(time, level, message, fields);
+  std::string line = state.format == LogFormat::kText ? FormatText(time, level, message, fields)
+                                                      : FormatJson(time, level, message, fields);
   if (state.sink) {
     state.sink(line);
   } else {
-    std::fprintf(stderr, "%s\n", line.c_str());
+    // One write a line: formatted output to an unbuffered stream comes in pieces, between which
+    // other processes write, and readers see halves.
+    line += '\n';
+    std::fwrite(line.data(), 1, line.size(), stderr);
   }
 }
 

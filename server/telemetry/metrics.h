@@ -140,6 +140,8 @@ inline constexpr Metric kMetricCrossSum{
 // Server and process.
 inline constexpr Metric kReload{"penstock_config_last_reload_successful", kGauge,
                                 "1 if the last reload of the configuration was applied, else 0."};
+inline constexpr Metric kGpuMemory{"penstock_gpu_memory_bytes", kGauge,
+                                   "Memory of the GPU, by what it holds; the kinds sum to all."};
 inline constexpr Metric kBuild{"penstock_build_info", kGauge,
                                "1, with the build's properties as labels."};
 inline constexpr Metric kCpuSeconds{"process_cpu_seconds_total", kCounter,

@@ -27,6 +27,10 @@ std::string PrometheusTelemetry::ServeMetrics() const {
   AddExpertMeasures(&exposition);
   AddShadowMeasures(/*by_layer=*/false, &exposition);
   AddExperimentFigures(&exposition);
+  if (options_.gpu_memory) {
+    for (const auto& [kind, bytes] : options_.gpu_memory())
+      exposition.Add(metrics::kGpuMemory, {{"kind", kind}}, static_cast<double>(bytes));
+  }
   exposition.Add(metrics::kBuild, {options_.build.begin(), options_.build.end()}, 1);
   AddProcessMetrics(&exposition);
   return exposition.Text();

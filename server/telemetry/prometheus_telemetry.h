@@ -50,6 +50,8 @@ class PrometheusTelemetry final : public Telemetry {
     const Clock* clock = &Clock::Real();       // outlives the telemetry
     // What experiments have measured, asked for at every scrape; may be empty.
     std::function<std::vector<ExperimentFigures>()> experiments = {};
+    // Bytes of the GPU's memory by kind, asked at each scrape, on its thread; null: no GPU serves.
+    std::function<std::map<std::string, std::int64_t>()> gpu_memory = nullptr;
   };
 
   // INVALID_ARGUMENT naming the option: E or k not positive, k over E, layers not ascending.

@@ -31,7 +31,7 @@ class Server:
         self.process = subprocess.Popen(
             command + arguments, stderr=self.log, preexec_fn=cpus and (lambda: os.sched_setaffinity(0, cpus))
         )
-        while (serving := self.find(r" serving .* weight_bytes=(\d+) .*grpc=(\S+)")) is None:
+        while (serving := self.find(r" serving .* weight_bytes=(\d+) .*grpc=(\S+) ")) is None:
             if self.process.poll() is not None:
                 raise SystemExit("the server ended:\n" + self.text())
             time.sleep(0.005)

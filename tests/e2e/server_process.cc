@@ -26,15 +26,20 @@ constexpr char kChatMl[] =
     "'\\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 // Starts a program with its stdout and stderr, or stderr alone, on a pipe.
-pid_t Spawn(const std::string& name, const std::vector<std::string>& arguments, bool with_stdout,
-            int* read_end) {
+pid_t Spawn(const std::string& name, const std::vector<std::string>& arguments,
+            const std::vector<std::string>& environment, bool with_stdout, int* read_end) {
   int ends[2];
   PENSTOCK_CHECK(pipe2(ends, O_CLOEXEC) == 0) << "pipe";
-  const std::string path =
-      absl::StrContains(name, "/") ? name : std::string(PENSTOCK_BINARIES) + "/" + name;
+  const std::string path = absl::StrContains(name, "/") ? name : BinaryPath(name);
   std::vector<char*> argv = {const_cast<char*>(path.c_str())};
   for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
   argv.push_back(nullptr);
+  // What comes first counts.
+  std::vector<char*> variables;
+  for (const std::string& variable : environment)
+    variables.push_back(const_cast<char*>(variable.c_str()));
+  for (char** variable = environ; *variable != nullptr; ++variable) variables.push_back(*variable);
+  variables.push_back(nullptr);
   const pid_t pid = fork();
   PENSTOCK_CHECK(pid >= 0) << "fork";
   if (pid == 0) {
@@ -42,7 +47,7 @@ pid_t Spawn(const std::string& name, const std::vector<std::string>& arguments, 
     if (with_stdout) dup2(ends[1], STDOUT_FILENO);
     // A test that crashes leaves no server behind.
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    execv(path.c_str(), argv.data());
+    execve(path.c_str(), argv.data(), variables.data());
     _exit(127);
   }
   close(ends[1]);
@@ -68,11 +73,22 @@ std::string LogValueOf(const std::string& log, const std::string& marker, const 
   return "";
 }
 
+// Whether a whole line of `log` holds `text`.
+bool HasLine(const std::string& log, const std::string& text) {
+  const std::size_t at = log.find(text);
+  return at != std::string::npos && log.find('\n', at) != std::string::npos;
+}
+
 }  // namespace
 
-ProgramResult RunProgram(const std::string& name, const std::vector<std::string>& arguments) {
+std::string BinaryPath(const std::string& name) {
+  return std::filesystem::read_symlink("/proc/self/exe").parent_path() / name;
+}
+
+ProgramResult RunProgram(const std::string& name, const std::vector<std::string>& arguments,
+                         const std::vector<std::string>& environment) {
   int out = -1;
-  const pid_t pid = Spawn(name, arguments, /*with_stdout=*/true, &out);
+  const pid_t pid = Spawn(name, arguments, environment, /*with_stdout=*/true, &out);
   ProgramResult result;
   char buffer[4096];
   for (ssize_t got; (got = read(out, buffer, sizeof(buffer))) > 0;)
@@ -83,18 +99,20 @@ ProgramResult RunProgram(const std::string& name, const std::vector<std::string>
 }
 
 const TinyModel& TinyModel::Get() {
-  static const TinyModel model;
+  static const TinyModel model([] {
+    TinyCheckpointOptions options;
+    options.vocab_size = 272;
+    options.max_position_embeddings = 512;
+    options.dtype = DType::kBF16;
+    return options;
+  }());
   return model;
 }
 
-TinyModel::TinyModel() {
+TinyModel::TinyModel(const TinyCheckpointOptions& options) {
   const std::string model = folder() + "/model";
   std::filesystem::create_directories(model);
   std::filesystem::create_directories(folder() + "/routers");
-  TinyCheckpointOptions options;
-  options.vocab_size = 272;
-  options.max_position_embeddings = 512;
-  options.dtype = DType::kBF16;
   TinyCheckpoint checkpoint(options);
   checkpoint.generation_config = R"({"eos_token_id": [256, 258]})";
   checkpoint.Write(model);
@@ -126,13 +144,15 @@ std::string TinyModel::Config(const std::string& more) const {
   return text + more;
 }
 
-ServerProcess::ServerProcess(const std::string& config, const std::vector<std::string>& arguments) {
+ServerProcess::ServerProcess(const std::string& config, const std::vector<std::string>& arguments,
+                             const std::vector<std::string>& environment) {
+  static const TemporaryFolder configs;
   static std::atomic<int> count{0};
-  config_file_ = TinyModel::Get().folder() + "/config-" + std::to_string(count++) + ".yaml";
+  config_file_ = configs.path() + "/config-" + std::to_string(count++) + ".yaml";
   WriteFile(config_file_, config);
   std::vector<std::string> all = {"serve", "--config", config_file_};
   all.insert(all.end(), arguments.begin(), arguments.end());
-  pid_ = Spawn("penstock", all, /*with_stdout=*/false, &log_pipe_);
+  pid_ = Spawn("penstock", all, environment, /*with_stdout=*/false, &log_pipe_);
   reader_ = std::thread([this] { ReadLog(); });
   if (!WaitForLog(" serving ")) ADD_FAILURE() << "the server ended: " << log();
   grpc_ = LogValueOf(log(), " serving ", "grpc");
@@ -169,7 +189,7 @@ int ServerProcess::Wait() {
 
 bool ServerProcess::WaitForLog(const std::string& text) {
   std::unique_lock<std::mutex> lock(mutex_);
-  grown_.wait(lock, [&] { return log_ended_ || absl::StrContains(log_, text); });
+  grown_.wait(lock, [&] { return log_ended_ || HasLine(log_, text); });
   return absl::StrContains(log_, text);
 }
 

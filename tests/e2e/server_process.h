@@ -12,6 +12,7 @@
 
 #include "clients/cpp/client.h"
 #include "tests/support/temporary_folder.h"
+#include "tests/support/tiny_checkpoint.h"
 
 namespace penstock {
 
@@ -21,15 +22,22 @@ struct ProgramResult {
   std::string output;  // stdout and stderr, as they came
 };
 
+// One of our binaries: they stand beside the test.
+std::string BinaryPath(const std::string& name);
+
 // Runs one of our binaries ("penstock", "penstock-cli", "penstock-bench"), or the program at a
 // path, to its end. Exit code 127: there is none.
-ProgramResult RunProgram(const std::string& name, const std::vector<std::string>& arguments);
+// `environment`: "NAME=VALUE", beside that of the test.
+ProgramResult RunProgram(const std::string& name, const std::vector<std::string>& arguments,
+                         const std::vector<std::string>& environment = {});
 
-// A folder with model/ (tiny, byte-level tokenizer, ChatML) and routers/KIND of every kind but the
-// checkpoint's own. Written once a process; removed at its end.
+// A folder with model/ (tiny unless options say otherwise, byte-level tokenizer, ChatML) and
+// routers/KIND of every kind but the checkpoint's own. Get's is written once a process, and removed
+// at its end.
 class TinyModel {
  public:
   static const TinyModel& Get();
+  explicit TinyModel(const TinyCheckpointOptions& options);
 
   const std::string& folder() const { return home_.path(); }
   const std::vector<std::string>& kinds() const {
@@ -39,8 +47,6 @@ class TinyModel {
   std::string Config(const std::string& more = "") const;
 
  private:
-  TinyModel();
-
   TemporaryFolder home_;
   std::vector<std::string> kinds_;
 };
@@ -48,7 +54,8 @@ class TinyModel {
 class ServerProcess {
  public:
   // Starts it and waits until it serves. A test failure if it ends before.
-  explicit ServerProcess(const std::string& config, const std::vector<std::string>& arguments = {});
+  explicit ServerProcess(const std::string& config, const std::vector<std::string>& arguments = {},
+                         const std::vector<std::string>& environment = {});
   ~ServerProcess();  // SIGKILL, unless it has ended
 
   const std::string& grpc() const { return grpc_; }

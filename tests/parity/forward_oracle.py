@@ -91,15 +91,15 @@ def random_model(folder, seed, dtype=torch.float32, **settings):
 
 
 class Probe:
-    """The reference model over one folder."""
+    """The reference model over one folder, or the GPU engine."""
 
-    def __init__(self, folder, dtype="float32", prefill_chunk=2048):
-        self.folder, self.dtype, self.chunk = str(folder), dtype, prefill_chunk
+    def __init__(self, folder, dtype="float32", prefill_chunk=2048, device="cpu"):
+        self.folder, self.dtype, self.chunk, self.device = str(folder), dtype, prefill_chunk, device
 
     def ask(self, *requests):
         lines = "".join(json.dumps(request) + "\n" for request in requests)
         done = subprocess.run(
-            [str(PROBE), self.folder, self.dtype, str(self.chunk)], input=lines.encode(), stdout=subprocess.PIPE, check=True
+            [str(PROBE), self.folder, self.dtype, str(self.chunk), self.device], input=lines.encode(), stdout=subprocess.PIPE, check=True
         )
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         assert len(answers) == len(requests)

@@ -1,13 +1,18 @@
 // What the Python oracle's tests drive: a checkpoint under the reference model and the real
 // scheduler. One JSON request a line on stdin, one JSON answer a line on stdout.
-//   forward_probe FOLDER DTYPE [PREFILL_CHUNK]
+//   forward_probe FOLDER DTYPE [PREFILL_CHUNK [DEVICE]]
+//   DEVICE: cpu, the reference model; cuda, the GPU engine, which has the 64 most probable tokens
+//   of a position
 //   {"prompts": [[ids]…], "new_tokens": n}                → {"tokens": [[ids]…]}: greedy, all
 //   prompts in one batch
 //   {"prompt": [ids], "logprobs_file": path}              → {"rows": r}: log-probabilities [r, V]
 //   fp32, of every prompt
 //                                                           position but the last
+//   {"prompt": [ids], "top": n}                           → {"top": [[[id, logprob]…]…]} of those
+//   positions, best first, and {"experts": [[ids]…]} of every row, [sparse layers · k]
 //   {"prompts": […], "new_tokens": n, "routers": [names]} → the same, each prompt under its own
 //   router; "repetition_penalty" may stand beside it
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -17,6 +22,7 @@
 
 #include "nlohmann/json.hpp"
 #include "server/base/check.h"
+#include "server/model/cuda/cuda_model.h"
 #include "tests/server/model/reference/model_runner.h"
 
 namespace penstock {
@@ -59,22 +65,53 @@ json Score(ModelRunner& runner, const json& request) {
   return {{"rows", answer.prompt_scores.size()}};
 }
 
+json Top(ModelRunner& runner, const json& request) {
+  SequenceSpec spec = GreedySpec(request["prompt"].get<std::vector<TokenId>>(), 0);
+  spec.output.prompt_logprobs = request["top"];
+  spec.output.prompt_trace = true;
+  const RunnerAnswer answer = runner.Answer(std::move(spec));
+  PENSTOCK_CHECK(answer.error.ok()) << answer.error.ToString();
+  json top = json::array(), experts = json::array();
+  for (const ScoredToken& scored : answer.prompt_scores) {
+    json& row = top.emplace_back(json::array());
+    for (const TokenLogprob& token : scored.top) row.push_back({token.token, token.logprob});
+  }
+  for (const RowTrace& trace : answer.traces) experts.push_back(trace.experts);
+  return {{"top", top}, {"experts", experts}};
+}
+
+json Answer(ModelRunner& runner, const json& request) {
+  if (request.contains("logprobs_file")) return Score(runner, request);
+  return request.contains("top") ? Top(runner, request) : Generate(runner, request);
+}
+
 int Main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: forward_probe FOLDER DTYPE [PREFILL_CHUNK]\n");
+    std::fprintf(stderr, "usage: forward_probe FOLDER DTYPE [PREFILL_CHUNK [DEVICE]]\n");
     return 2;
   }
   RunnerOptions options;
   options.model.dtype = argv[2];
   options.scheduler.prefix_cache = false;
   if (argc > 3) options.scheduler.prefill_chunk = std::atoi(argv[3]);
+  if (argc > 4 && std::string(argv[4]) == "cuda") {
+    CudaModelOptions cuda;
+    cuda.max_step_rows = options.scheduler.prefill_chunk + cuda.max_batch;
+    cuda.kv_bytes = std::int64_t{8} << 30;
+    options.scheduler.max_batch = cuda.max_batch;
+    options.scheduler.token_budget = cuda.max_step_rows;
+    options.device = at::kCUDA;
+    options.make_model = [cuda](const Checkpoint& checkpoint) mutable {
+      cuda.max_context = static_cast<int>(
+          std::min<std::int64_t>(cuda.max_context, checkpoint.config().max_position_embeddings));
+      return CreateCudaModel(checkpoint, cuda);
+    };
+  }
   ModelRunner runner(argv[1], options);
   std::string line;
   while (std::getline(std::cin, line)) {
     const json request = json::parse(line);
-    std::cout << (request.contains("logprobs_file") ? Score(runner, request)
-                                                    : Generate(runner, request))
-              << std::endl;
+    std::cout << Answer(runner, request) << std::endl;
   }
   return 0;
 }

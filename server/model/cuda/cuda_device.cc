@@ -39,6 +39,13 @@ std::string CudaDeviceName() {
   return properties.name;
 }
 
+absl::StatusOr<CudaMemory> CudaMemoryNow() {
+  std::size_t free = 0, total = 0;
+  PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaMemGetInfo(&free, &total), "asking for free memory"));
+  return CudaMemory{.free = static_cast<std::int64_t>(free),
+                    .total = static_cast<std::int64_t>(total)};
+}
+
 absl::StatusOr<double> MeasureCopyBandwidth() {
   constexpr std::int64_t kBytes = std::int64_t{1} << 28;
   constexpr int kRepeats = 9;

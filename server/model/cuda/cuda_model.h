@@ -37,6 +37,13 @@ absl::Status CudaDeviceStatus();
 
 // "NVIDIA H100 80GB HBM3". Only when CudaDeviceStatus is OK.
 std::string CudaDeviceName();
+
+// Bytes of the GPU's memory. From any thread. UNAVAILABLE once the device is lost.
+struct CudaMemory {
+  std::int64_t free = 0, total = 0;
+};
+absl::StatusOr<CudaMemory> CudaMemoryNow();
+
 // Bytes a second, read and written, of a large copy on the device, measured now.
 absl::StatusOr<double> MeasureCopyBandwidth();
 

@@ -29,6 +29,7 @@ using ::testing::SizeIs;
 
 constexpr int kExperts = 4;
 constexpr int kTopK = 2;
+const std::map<std::string, std::int64_t> kGpuMemory = {{"weights", 40}, {"free", 7}};
 
 template <typename Delimiter>
 std::vector<std::string> Split(const std::string& text, Delimiter delimiter) {
@@ -81,7 +82,8 @@ class PrometheusTelemetryTest : public testing::Test {
                                      .tenants = {"acme"},
                                      .build = {{"version", "1.2.3"}},
                                      .clock = &clock_,
-                                     .experiments = [] { return std::vector{Figures()}; }});
+                                     .experiments = [] { return std::vector{Figures()}; },
+                                     .gpu_memory = [] { return kGpuMemory; }});
     EXPECT_TRUE(telemetry.ok()) << telemetry.status();
     telemetry_ = *std::move(telemetry);
     telemetry_->OnRoutersLoaded({"a", "b"});
@@ -573,6 +575,26 @@ TEST(PrometheusTelemetryOptions, AreChecked) {
   EXPECT_EQ(error(4, 5, {}), "top_k: got 5, want 1 to 4");
   EXPECT_EQ(error(4, 2, {1, 1}), "layers[1]: got 1, want indices from 0, in ascending order");
   EXPECT_EQ(error(4, 2, {0, 2}), "");
+}
+
+TEST(PrometheusTelemetryGpuTest, MemoryIsAskedAtEachScrape) {
+  std::int64_t free = 7;
+  const auto telemetry = PrometheusTelemetry::Create(
+      {.num_experts = kExperts,
+       .top_k = kTopK,
+       .layers = {0},
+       .tenants = {},
+       .build = {},
+       .gpu_memory = [&free] {
+         return std::map<std::string, std::int64_t>{{"free", free}, {"weights", 40}};
+       }});
+  ASSERT_TRUE(telemetry.ok()) << telemetry.status();
+  EXPECT_EQ(Samples((*telemetry)->ServeMetrics()).at(R"(penstock_gpu_memory_bytes{kind="free"})"),
+            7);
+  free = 5;
+  const auto samples = Samples((*telemetry)->ServeMetrics());
+  EXPECT_EQ(samples.at(R"(penstock_gpu_memory_bytes{kind="free"})"), 5);
+  EXPECT_EQ(samples.at(R"(penstock_gpu_memory_bytes{kind="weights"})"), 40);
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ absl::Status Absent() {
 
 absl::Status CudaDeviceStatus() { return Absent(); }
 std::string CudaDeviceName() { return "no GPU"; }
+absl::StatusOr<CudaMemory> CudaMemoryNow() { return Absent(); }
 absl::StatusOr<double> MeasureCopyBandwidth() { return Absent(); }
 absl::Status CheckCudaModel(const ModelConfig&, const std::string&, const CudaModelOptions&) {
   return Absent();

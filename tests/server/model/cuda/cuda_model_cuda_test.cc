@@ -1,4 +1,5 @@
 // The GPU backend held against the reference backend.
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <numeric>
@@ -168,6 +169,72 @@ TEST_P(CudaModelTest, ScoresAPromptAsCloseToFp32AsTheReferenceInBf16) {
   EXPECT_LE(of_gpu, kOfReference * of_narrow)
       << of_gpu / positions << " against " << of_narrow / positions;
   EXPECT_GE(same_top, narrow_same_top - positions / 20) << "of " << positions;
+}
+
+// Rows of one prompt up to the first whose experts differ, in any layer, from those of `exact`.
+// What follows it is another computation: its rows read that row's keys and values.
+std::size_t RowsBeforeAFlip(const RunnerAnswer& answer, const RunnerAnswer& exact, int k) {
+  for (std::size_t row = 0; row < exact.traces.size(); ++row) {
+    std::vector<std::uint8_t> a = answer.traces[row].experts, b = exact.traces[row].experts;
+    for (auto at = a.begin(); at != a.end(); at += k) std::sort(at, at + k);
+    for (auto at = b.begin(); at != b.end(); at += k) std::sort(at, at + k);
+    if (a != b) return row;
+  }
+  return exact.traces.size();
+}
+
+// Each layer by itself is out of reach; but a model of the first n layers has logits of its own.
+//
+// Tolerance: rounding to bf16, of eight significant bits, errs by up to 2^-8 of a value, uniformly,
+// so by 2^-8 / sqrt(3) in the root of the mean square. On a row's way through a layer stand ten
+// roundings (two norms; q, k and v, rotated; attention's output, its projection, the sum; the
+// experts' input, their output, their sum, the sum), and two more at the end. Taken as independent,
+// each moves the logits by its own relative size, since norms and softmax keep what they are given
+// in proportion: sqrt(10 n + 2) of them. Twice that is the bar: a token's logit may be larger than
+// their spread. (The reference in bf16 reaches 0.6 to 1.3 of one, and so does the GPU.) A wrong
+// head, expert, position or weight is off by as much as the logits themselves, twenty times the
+// bar.
+TEST_P(CudaModelTest, EveryLayersLogitsAreWithinRoundingOfFp32) {
+  const int layers = static_cast<int>(GetParam().options.layers);
+  for (int n = 1; n <= layers; ++n) {
+    TinyCheckpointOptions first = GetParam().options;
+    first.layers = n;
+    TemporaryFolder model;
+    TinyCheckpoint(first).Write(model.path());
+    ModelRunner gpu(model.path(), OnGpu()), exact(model.path(), OnCpu("float32"));
+    double error = 0, spread = 0;
+    int rows = 0;
+    for (std::uint64_t prompt = 0; prompt < 16; ++prompt) {
+      SequenceSpec spec = GreedySpec(RandomTokens(40, 900 + prompt), 0);
+      spec.output.prompt_trace = true;
+      spec.output.prompt_logprobs = 64;
+      const RunnerAnswer a = gpu.Answer(spec);
+      spec.output.prompt_logprobs = gpu.model().spec().vocab_size;
+      const RunnerAnswer c = exact.Answer(spec);
+      const std::size_t same = RowsBeforeAFlip(a, c, gpu.model().spec().top_k);
+      for (std::size_t row = 0; row < std::min(same, c.prompt_scores.size()); ++row, ++rows) {
+        std::map<TokenId, double> truth;
+        double mean = 0, square = 0, row_error = 0;
+        for (const TokenLogprob& token : c.prompt_scores[row].top) {
+          truth[token.token] = token.logprob;
+          mean += token.logprob;
+          square += static_cast<double>(token.logprob) * token.logprob;
+        }
+        const auto vocab = static_cast<double>(truth.size());
+        for (const TokenLogprob& token : a.prompt_scores[row].top) {
+          const double difference = token.logprob - truth.at(token.token);
+          row_error += difference * difference / 64;
+        }
+        error += row_error;
+        spread += square / vocab - mean * mean / vocab / vocab;
+      }
+    }
+    const double got = std::sqrt(error / spread),
+                 rounding = std::ldexp(1, -8) / std::sqrt(3) * std::sqrt(10 * n + 2);
+    RecordProperty("error_micro_" + std::to_string(n), static_cast<int>(1e6 * got));
+    EXPECT_LE(got, 2 * rounding) << n << " layers, over " << rows << " rows";
+    EXPECT_GE(rows, 100) << n << " layers";
+  }
 }
 
 TEST_P(CudaModelTest, DecodesWhatTheReferenceScoresAlike) {
@@ -390,6 +457,22 @@ TEST(CudaModelSizeTest, ACacheTooSmallForOneContextSaysWhatToChange) {
   EXPECT_THAT(std::string(model.status().message()),
               AllOf(HasSubstr("engine.kv_memory"), HasSubstr("free"),
                     HasSubstr("lower engine.max_context")));
+}
+
+TEST(CudaModelSizeTest, ACacheBeyondTheMemorySaysHowMuchWasFreeAndWanted) {
+  TemporaryFolder folder;
+  TinyCheckpointOptions shape = Small();
+  shape.max_position_embeddings = 1 << 17;
+  TinyCheckpoint(shape).Write(folder.path());
+  CudaModelOptions options = SmallOptions();
+  options.max_context = 1 << 17;
+  options.max_batch = options.max_step_rows = 2048;
+  options.kv_bytes = std::int64_t{1} << 40;
+  const auto model = CreateCudaModel(**Checkpoint::Open(folder.path()), options);
+  EXPECT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(model.status().message()),
+              AllOf(HasSubstr("GB free"), HasSubstr("wanted for the KV cache"),
+                    HasSubstr("lower engine.kv_memory")));
 }
 
 TEST(CudaModelSizeTest, WeightsBeyondTheMemorySayHowMuchWasFreeAndWanted) {
