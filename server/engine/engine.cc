@@ -217,7 +217,8 @@ class Engine::State {
       if (result.status().code() == absl::StatusCode::kUnavailable) LoseDevice(result.status());
       StepResult failed;
       failed.sequences.resize(oldest.plan->sequences.size());
-      for (SequenceResult& sequence : failed.sequences) sequence.status = result.status();
+      const absl::Status status = lost_engine_.ok() ? result.status() : lost_engine_;
+      for (SequenceResult& sequence : failed.sequences) sequence.status = status;
       result = std::move(failed);
     }
     scheduler_->CommitStep(*oldest.plan, *result, now);
@@ -233,7 +234,9 @@ class Engine::State {
     return step;
   }
 
+  // Every step that was in flight tells of it; the first one counts.
   void LoseDevice(const absl::Status& status) {
+    if (!lost_engine_.ok()) return;
     lost_engine_ =
         MakeError(absl::StatusCode::kUnavailable, std::string(status.message()),
                   {.reason = "DEVICE_LOST", .field = {}, .retry_after = absl::Seconds(5)});

@@ -38,7 +38,10 @@ class EngineTest : public ::testing::TestWithParam<int> {
     model_ = model.get();
     Engine::Options options;
     options.scheduler = scheduling;
-    options.on_lost = [this](const absl::Status& status) { lost_ = status; };
+    options.on_lost = [this](const absl::Status& status) {
+      lost_ = status;
+      ++times_lost_;
+    };
     auto engine = Engine::Create(std::move(model), std::move(options), &telemetry_, &clock_);
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = *std::move(engine);
@@ -88,6 +91,7 @@ class EngineTest : public ::testing::TestWithParam<int> {
   FakeClock clock_;
   FakeTelemetry telemetry_;
   absl::Status lost_;
+  int times_lost_ = 0;
   std::map<SequenceId, Outcome> outcomes_;
   FakeModel* model_ = nullptr;
   std::unique_ptr<Engine> engine_;
@@ -201,9 +205,12 @@ TEST_P(EngineTest, ALostDeviceEndsEverythingAndRefusesMore) {
       absl::UnavailableError("CUDA error: an illegal memory access was encountered"));
   RunUntilIdle();
   EXPECT_EQ(lost_.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(times_lost_, 1);
   for (const SequenceId id : {1, 2}) {
     EXPECT_EQ(outcomes_[id].endings, 1);
-    EXPECT_EQ(outcomes_[id].error.code(), absl::StatusCode::kUnavailable);
+    ASSERT_EQ(outcomes_[id].error.code(), absl::StatusCode::kUnavailable);
+    ASSERT_TRUE(GetErrorDetail(outcomes_[id].error).has_value()) << outcomes_[id].error;
+    EXPECT_EQ(GetErrorDetail(outcomes_[id].error)->reason, "DEVICE_LOST");
   }
   EXPECT_EQ(engine_->Submit({Spec(3, 3, 5)}).code(), absl::StatusCode::kUnavailable);
 }
