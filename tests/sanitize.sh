@@ -19,6 +19,7 @@ suite() {
   ctest --test-dir "$build" --output-on-failure --no-tests=error -j"$jobs" -R "$pattern"
 }
 
-suite asan address,undefined base_test config_test telemetry_test experiments_test kvcache_test scheduler_test \
+suite asan address,undefined base_test config_test telemetry_test experiments_test guardrails_test \
+  experiment_ledger_test kvcache_test scheduler_test \
   checkpoint_test tokenizer_test router_package_test engine_test http_test
 suite tsan thread scheduler_test engine_test rpc_test
