@@ -105,7 +105,7 @@ struct SequenceStats {
 // `finish` set: its last.
 struct SequenceEvent {
   SequenceId id = 0;
-  absl::Duration time;  // when the engine gave it out, on Clock::Monotonic
+  absl::Duration time;              // when the engine gave it out, on Clock::Monotonic
   std::vector<ScoredToken> tokens;  // newly sampled: none or one; never a matched stop token
   std::vector<ScoredToken>
       prompt_scores;  // newly computed, of consecutive prompt positions, first is position 1

@@ -28,9 +28,9 @@ TEST(CompareTest, ComparesRoutersByTheServersOwnScores) {
   std::ofstream out(file);
   for (const std::string& text : kTexts) out << text << "\n";
   out.close();
-  const ProgramResult compared =
-      RunProgram("penstock-cli", {"compare", "--routers", "linear,mlp", "--text", file, "--json",
-                                  "--server", server.grpc()});
+  const ProgramResult compared = RunProgram(
+      "penstock-cli",
+      {"compare", "--routers", "linear,mlp", "--text", file, "--json", "--server", server.grpc()});
   ASSERT_EQ(compared.exit_code, 0) << compared.output;
   const nlohmann::json json = nlohmann::json::parse(compared.output);
   ASSERT_EQ(json["per_document"].size(), kTexts.size());

@@ -92,8 +92,8 @@ void Book::OnAdmitted(const ExposedRequest& request) {
   if (arm < 0) return;
   totals_[static_cast<std::size_t>(arm)].units.Add(UnitHash(request.unit));
   if (!request.slice) {
-    units_.Begin(UnitHash(request.unit), arm, request.admitted,
-                 request.admitted + WindowOf(plan_), !request.counts_exposures);
+    units_.Begin(UnitHash(request.unit), arm, request.admitted, request.admitted + WindowOf(plan_),
+                 !request.counts_exposures);
   } else if (plan_.experiment.switchback_slice && !InBurnIn(*request.slice, request.admitted)) {
     units_.Begin(SliceHash(*request.slice), arm, request.admitted, SliceEnd(*request.slice),
                  !request.counts_exposures);
