@@ -30,9 +30,21 @@ class ExpertLists {
         experts_(static_cast<int>(args.shape.experts)),
         k_(static_cast<int>(args.shape.k)) {}
 
-  // expert_offsets and slot_rows, from the bits that the decisions have set; and the scratch as the
-  // next layer wants it.
+  // expert_offsets and slot_rows, from the bits that the decisions have set, if they are wanted; and
+  // the scratch as the next layer wants it.
   __device__ void Make() {
+    if (args_.expert_offsets != nullptr) MakeLists();
+    for (int i = static_cast<int>(threadIdx.x); i < num_segments_; i += kRouteThreads) {
+      scratch_.arrived[i] = 0;
+    }
+    if (threadIdx.x == 0) *scratch_.decided = 0;
+  }
+
+ private:
+  // Words of chosen bits that fit into shared memory: steps of some 2,000 rows.
+  static constexpr int kSharedWords = 4096;
+
+  __device__ void MakeLists() {
     const int rows = *args_.num_rows, words = (rows + 31) / 32;
     const bool alone = num_segments_ == 1;  // then the block has it all in shared memory
     const bool small = experts_ * words <= kSharedWords;
@@ -100,15 +112,7 @@ class ExpertLists {
         scratch_.chosen[i / words * scratch_.words + i % words] = 0;
       }
     }
-    for (int i = static_cast<int>(threadIdx.x); i < num_segments_; i += kRouteThreads) {
-      scratch_.arrived[i] = 0;
-    }
-    if (threadIdx.x == 0) *scratch_.decided = 0;
   }
-
- private:
-  // Words of chosen bits that fit into shared memory: steps of some 2,000 rows.
-  static constexpr int kSharedWords = 4096;
 
   __device__ int InclusiveSum(int value) const {
 #pragma unroll

@@ -95,7 +95,7 @@ class BlockRouter {
       }
     }
     WaitOnce();
-    if (items == 0 && blockIdx.x == 0) {
+    if (items == 0 && blockIdx.x == 0 && args_.expert_offsets != nullptr) {
       for (int e = static_cast<int>(threadIdx.x); e <= experts_; e += kRouteThreads) {
         args_.expert_offsets[e] = 0;
       }
@@ -519,7 +519,9 @@ class BlockRouter {
     if (lane_ < k_) {
       args_.expert_ids[row * k_ + lane_] = choice.expert;
       args_.weights[row * k_ + lane_] = choice.weight;
-      if (num_segments_ == 1) {
+      if (args_.expert_offsets == nullptr) {
+        // Nobody wants lists.
+      } else if (num_segments_ == 1) {
         atomicOr(shared_chosen_ + choice.expert, 1u << row);
         shared_ids_[row * k_ + lane_] = choice.expert;
       } else {

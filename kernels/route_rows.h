@@ -52,10 +52,11 @@ struct RouteRowsArgs {
 
   void* scratch = nullptr;  // RouteScratchBytes; zeroed once, then left alone
 
-  std::int32_t* expert_ids = nullptr;      // [rows, k], out: by falling logit, ties to the lower id
-  float* weights = nullptr;                // [rows, k], out: before M
-  float* shared_gate_logits = nullptr;     // [rows], out: rounded to bf16's values
-  std::int32_t* expert_offsets = nullptr;  // [E + 1], out: an expert's part of slot_rows
+  std::int32_t* expert_ids = nullptr;   // [rows, k], out: by falling logit, ties to the lower id
+  float* weights = nullptr;             // [rows, k], out: before M
+  float* shared_gate_logits = nullptr;  // [rows], out: rounded to bf16's values
+  // [E + 1], out: an expert's part of slot_rows; null: no lists are wanted.
+  std::int32_t* expert_offsets = nullptr;
   std::int32_t* slot_rows = nullptr;  // [rows · k], out: row · k + rank, by expert, then by row
   std::int32_t* failed_layer = nullptr;  // [rows], in and out: `layer` where a logit is not
                                          // finite (or a token has no table entry), if it was −1

@@ -192,6 +192,7 @@ void RouteRowsCpu(const RouteRowsArgs& args) {
     }
     Count(args, router, route);
   }
+  if (args.expert_offsets == nullptr) return;
   MakeExpertLists(args.expert_ids, rows, k, experts, args.expert_offsets, args.slot_rows);
 }
 

@@ -6,130 +6,15 @@
 
 #include "gmock/gmock.h"
 #include "kernels/route_rows.h"
-#include "tests/kernels/device_vector.h"
+#include "tests/kernels/layer_routers.h"
 
 namespace penstock {
 namespace {
 
 using Words = std::vector<std::uint16_t>;
-
-struct Shape {
-  int d, experts, k;
-  bool normalize;
-};
-
-constexpr int kVocab = 50;
-
-// Routers of one layer, on the host and on the device. Forms: 0 direct; 1 heads; 2 logits of a
-// hidden layer; 3 direct and heads; 4 table; 5 modulated; 6 to 11 the same with other widths,
-// and with fp32 in place of bf16.
-class Routers {
- public:
-  static constexpr int kForms = 12;
-
-  explicit Routers(const Shape& shape) : shape_(shape) {
-    for (int form = 0; form < kForms; ++form) Add(form);
-    std::vector<RouterProgram> on_device = on_device_;
-    programs_ = std::make_unique<DeviceVector<RouterProgram>>(on_device);
-  }
-
-  const RouterProgram* on_host() const { return on_host_.data(); }
-  const RouterProgram* on_device() const { return programs_->get(); }
-  int max_hidden() const { return max_hidden_; }
-
- private:
-  const void* Tensor(const RouterProgram& program, std::int64_t count, double fan_in,
-                     const void** device) {
-    const auto scale = static_cast<float>(1.5 / std::sqrt(fan_in));
-    const auto size = static_cast<std::size_t>(count);
-    const unsigned seed = ++seed_;
-    if (program.element == Element::kF32) {
-      floats_.push_back(RandomFloats(size, seed, scale));
-      device_floats_.push_back(std::make_unique<DeviceVector<float>>(floats_.back()));
-      *device = device_floats_.back()->get();
-      return floats_.back().data();
-    }
-    words_.push_back(RandomBf16(size, seed, scale));
-    device_words_.push_back(std::make_unique<DeviceVector<std::uint16_t>>(words_.back()));
-    *device = device_words_.back()->get();
-    return words_.back().data();
-  }
-  const float* Floats(std::int64_t count, float scale, const float** device) {
-    floats_.push_back(RandomFloats(static_cast<std::size_t>(count), ++seed_, scale));
-    device_floats_.push_back(std::make_unique<DeviceVector<float>>(floats_.back()));
-    *device = device_floats_.back()->get();
-    return floats_.back().data();
-  }
-
-  void Add(int form) {
-    const bool other = form >= 6;
-    RouterProgram host;
-    host.element = form == 0 ? Element::kBF16 : Element::kF32;
-    RouterProgram device = host;
-    const int kind = form % 6, d = shape_.d, experts = shape_.experts;
-    const auto both = [&](auto member, auto value) { host.*member = device.*member = value; };
-    if (kind == 0 || kind == 3) {
-      host.direct = Tensor(host, std::int64_t{experts} * d, d, &device.direct);
-    }
-    if (kind == 1 || kind == 3) {
-      const int heads = other ? 3 : 4, h = other ? 21 : 128;
-      both(&RouterProgram::form, HiddenForm::kHeads);
-      both(&RouterProgram::hidden, h);
-      both(&RouterProgram::heads, heads);
-      host.first = Tensor(host, std::int64_t{h} * d, d / 9.0, &device.first);
-      host.second = Tensor(host, std::int64_t{experts} * h, 1, &device.second);
-      if (kind == 3) {
-        both(&RouterProgram::direct_scale, 0.3f);
-        both(&RouterProgram::hidden_scale, 0.9f);
-      }
-    }
-    if (kind == 2 || kind == 5) {
-      const int h = other ? 37 : 256;
-      both(&RouterProgram::hidden, h);
-      both(&RouterProgram::activation,
-           other ? HiddenActivation::kGeluTanh : HiddenActivation::kGeluErf);
-      both(&RouterProgram::form, kind == 2 ? HiddenForm::kLogits : HiddenForm::kModulated);
-      host.first = Tensor(host, std::int64_t{h} * d, d, &device.first);
-      if (kind == 2) {
-        host.first_bias = Floats(h, 0.5f, &device.first_bias);
-        host.second = Tensor(host, std::int64_t{experts} * h, h / 4.0, &device.second);
-        host.second_bias = Floats(experts, 0.5f, &device.second_bias);
-      } else {
-        host.second = Tensor(host, std::int64_t{d} * h, h, &device.second);
-        host.third = Tensor(host, std::int64_t{experts} * d, d, &device.third);
-      }
-    }
-    if (kind == 4) {
-      std::vector<std::int32_t> table;
-      for (int token = 0; token < kVocab; ++token) {
-        for (int i = 0; i < shape_.k; ++i) table.push_back((token * 7 + i) % experts);
-      }
-      tables_.push_back(table);
-      device_tables_.push_back(std::make_unique<DeviceVector<std::int32_t>>(table));
-      both(&RouterProgram::form, HiddenForm::kTable);
-      both(&RouterProgram::vocab, kVocab);
-      both(&RouterProgram::mass, 0.6f);
-      host.table = tables_.back().data();
-      device.table = device_tables_.back()->get();
-    }
-    max_hidden_ = std::max(max_hidden_, host.hidden);
-    on_host_.push_back(host);
-    on_device_.push_back(device);
-  }
-
-  Shape shape_;
-  unsigned seed_ = 100;
-  int max_hidden_ = 0;
-  std::vector<RouterProgram> on_host_, on_device_;
-  // Moving a vector keeps its elements where they are.
-  std::vector<std::vector<float>> floats_;
-  std::vector<Words> words_;
-  std::vector<std::vector<std::int32_t>> tables_;
-  std::vector<std::unique_ptr<DeviceVector<float>>> device_floats_;
-  std::vector<std::unique_ptr<DeviceVector<std::uint16_t>>> device_words_;
-  std::vector<std::unique_ptr<DeviceVector<std::int32_t>>> device_tables_;
-  std::unique_ptr<DeviceVector<RouterProgram>> programs_;
-};
+using Routers = LayerRouters;
+using Shape = RoutedShape;
+constexpr int kVocab = kRoutedVocab;
 
 // A step's rows going in, and everything that comes out.
 struct Rows {
@@ -210,7 +95,7 @@ Result OnHost(const Shape& shape, const Routers& routers, const Rows& rows, cons
 
 // Routes `times` times over the same scratch; the counters add up.
 Result OnDevice(const Shape& shape, const Routers& routers, const Rows& rows, const Words& gate,
-                int times = 1, bool telemetry = true) {
+                int times = 1, bool telemetry = true, bool lists = true) {
   Result r = Poisoned(shape, rows);
   const auto count = static_cast<std::int32_t>(rows.routers.size());
   const RouteShape launch = LaunchShape(shape, routers, count);
@@ -246,8 +131,8 @@ Result OnDevice(const Shape& shape, const Routers& routers, const Rows& rows, co
                    .expert_ids = ids.get(),
                    .weights = weights.get(),
                    .shared_gate_logits = gates.get(),
-                   .expert_offsets = offsets.get(),
-                   .slot_rows = slots.get(),
+                   .expert_offsets = lists ? offsets.get() : nullptr,
+                   .slot_rows = lists ? slots.get() : nullptr,
                    .failed_layer = failed.get(),
                    .expert_rows = telemetry ? expert_rows.get() : nullptr,
                    .counters = telemetry ? counters.get() : nullptr,
@@ -463,6 +348,23 @@ TEST_P(RouteRowsCuda, TelemetryOffChangesNoDecision) {
   EXPECT_EQ(on.ids, off.ids);
   EXPECT_EQ(on.weights, off.weights);
   for (const RouterCounters& counters : off.counters) EXPECT_EQ(counters.rows, 0u);
+}
+
+TEST_P(RouteRowsCuda, WithoutListsItDecidesTheSame) {
+  const Shape& shape = GetParam();
+  const Routers routers(shape);
+  for (const int count : {0, 9, 40, 130}) {
+    SCOPED_TRACE(count);
+    const Rows rows = RandomRows(shape, count, 16, count == 9 ? 0 : -1);
+    const Result with = OnDevice(shape, routers, rows, {}, 2),
+                 without = OnDevice(shape, routers, rows, {}, 2, true, /*lists=*/false);
+    EXPECT_EQ(with.ids, without.ids);
+    EXPECT_EQ(with.weights, without.weights);
+    EXPECT_EQ(with.logits, without.logits);
+    EXPECT_EQ(with.failed, without.failed);
+    EXPECT_EQ(with.expert_rows, without.expert_rows);
+    EXPECT_EQ(without.slots, Poisoned(shape, rows).slots);
+  }
 }
 
 TEST_P(RouteRowsCuda, TakesAWholePrefillChunk) {
