@@ -35,6 +35,7 @@ struct BenchFlags {
   std::vector<std::string> prefills, suites = {"decode", "prefill", "mixed", "routers"};
   int output = 64, max_batch = 256, max_context = 8192, prefill_chunk = 2048;
   bool no_telemetry = false;
+  double shadow = 0;
 };
 
 // "448x256": sequences of 448 tokens, 256 of them.
@@ -122,6 +123,15 @@ std::string TableLine(const BenchRow& row) {
     absl::StrAppendFormat(&line, " %8.1f %8.2f %9.3f %6.1f %%", row.experts_per_layer,
                           1e-9 * row.bytes, 1e3 * row.floor_seconds, 100 * row.fraction);
   }
+  if (row.shadowed_steps > 0) {
+    const double total = row.mean_step_seconds * row.steps;
+    absl::StrAppendFormat(&line,
+                          "\n  shadow routing in %d steps: %.3f ms each, %.3f %% of the others' "
+                          "time; mean step %.4f ms",
+                          row.shadowed_steps, 1e3 * row.shadow_seconds / row.shadowed_steps,
+                          100 * row.shadow_seconds / (total - row.shadow_seconds),
+                          1e3 * row.mean_step_seconds);
+  }
   return line;
 }
 
@@ -142,6 +152,11 @@ nlohmann::json ToJson(const BenchRow& row) {
     json["bytes"] = row.bytes;
     json["floor_seconds"] = row.floor_seconds;
     json["fraction_of_floor"] = row.fraction;
+  }
+  if (row.mean_step_seconds > 0) json["mean_step_seconds"] = row.mean_step_seconds;
+  if (row.shadowed_steps > 0) {
+    json["shadowed_steps"] = row.shadowed_steps;
+    json["shadow_seconds"] = row.shadow_seconds;
   }
   return json;
 }
@@ -183,20 +198,24 @@ absl::Status Measure(const BenchFlags& flags) {
   const Routers own = {backend.own_router};
   Routers all = own;
   for (const std::string& kind : RouterKindNames()) {
-    if (kind == backend.own_router->name || !Wants(flags, "routers")) continue;
+    if (kind == backend.own_router->name) continue;
+    if (!Wants(flags, "routers") && flags.shadow == 0) continue;
     PENSTOCK_ASSIGN_OR_RETURN(LoadedRouter router, backend.make_untrained(kind));
     all.push_back(std::make_shared<const LoadedRouter>(std::move(router)));
   }
-  PENSTOCK_ASSIGN_OR_RETURN(
-      const std::unique_ptr<EngineBench> bench,
-      EngineBench::Create(std::move(backend.model), config,
-                          {.max_batch = flags.max_batch, .prefill_chunk = flags.prefill_chunk}));
+  PENSTOCK_ASSIGN_OR_RETURN(const std::unique_ptr<EngineBench> bench,
+                            EngineBench::Create(std::move(backend.model), config,
+                                                {.max_batch = flags.max_batch,
+                                                 .prefill_chunk = flags.prefill_chunk,
+                                                 .shadow = {.share = flags.shadow, .max_cost = 1},
+                                                 .shadows = all}));
   const ModelSpec& spec = bench->spec();
   nlohmann::json report = {{"model", spec.name},
                            {"backend", spec.backend},
                            {"dtype", spec.dtype},
                            {"load_format", flags.load_format},
                            {"telemetry", !flags.no_telemetry},
+                           {"shadow_share", flags.shadow},
                            {"ready_seconds", ready},
                            {"kv_tokens", spec.num_blocks * spec.block_tokens}};
   std::cout << absl::StrFormat(
@@ -285,13 +304,20 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
       ->capture_default_str();
   command->add_flag("--no-telemetry", flags->no_telemetry,
                     "on a GPU: routing decisions are not counted");
+  command
+      ->add_option("--shadow", flags->shadow,
+                   "share of steps that ask a router of every kind about all rows: 0.01")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   command->add_option("--json", flags->json, "writes the figures to this file, too");
   command->footer(
       "The floor is what a decode step must read at 3.12 TB/s, with the experts that it touched as "
       "counted.\n\n"
       "Examples:\n"
       "  penstock bench /models/qwen --load-format dummy --json bench.json\n"
-      "  penstock bench build/demo/model --device cpu --suite decode --batch 1,4");
+      "  penstock bench build/demo/model --device cpu --suite decode --batch 1,4\n"
+      "  penstock bench /models/qwen --load-format dummy --suite decode --output 1024 --shadow "
+      "0.01");
   command->callback([flags, exit_code] { *exit_code = Run(*flags); });
 }
 

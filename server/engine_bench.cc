@@ -26,6 +26,8 @@ class StepRecorder final : public Telemetry {
     StepPhase phase;
     std::int64_t rows = 0;
     double experts_per_layer = 0;
+    bool shadowed = false;
+    double shadow_seconds = 0;
   };
 
   void OnStep(const StepEvent& step) override {
@@ -37,10 +39,10 @@ class StepRecorder final : public Telemetry {
     }
     double sum = 0;
     for (const auto& [layer, chosen] : experts) sum += static_cast<double>(chosen.size());
-    steps.push_back({Wall::now(), step.phase, step.rows,
-                     experts.empty() || step.routing_steps != 1
-                         ? 0
-                         : sum / static_cast<double>(experts.size())});
+    steps.push_back(
+        {Wall::now(), step.phase, step.rows,
+         experts.empty() || step.routing_steps != 1 ? 0 : sum / static_cast<double>(experts.size()),
+         step.shadow == ShadowOutcome::kCounted, absl::ToDoubleSeconds(step.shadow_time)});
   }
   void OnRequestFinished(const RequestEvent&) override {}
   void OnLoad(const LoadEvent&) override {}
@@ -74,8 +76,10 @@ class EngineBench::State {
     engine.scheduler.token_budget = options.prefill_chunk + options.max_batch;
     engine.scheduler.max_queue = 1 << 20;
     engine.scheduler.prefix_cache = false;
+    if (options.shadow.share > 0) engine.shadows = [shadows = options.shadows] { return shadows; };
     PENSTOCK_ASSIGN_OR_RETURN(engine_,
                               Engine::Create(std::move(model), std::move(engine), &recorder_));
+    engine_->SetShadowSampling(options.shadow);
     engine_->SetEventHandler([this](const std::vector<SequenceEvent>& events) {
       for (const SequenceEvent& event : events) {
         tokens_ += static_cast<std::int64_t>(event.tokens.size());
@@ -170,6 +174,8 @@ class EngineBench::State {
     for (std::size_t i = kEdgeSteps; i + kEdgeSteps < full.size(); ++i) {
       steps.push_back(Seconds(all[full[i]].at - all[full[i] - 1].at));
       if (all[full[i]].experts_per_layer > 0) experts.push_back(all[full[i]].experts_per_layer);
+      row.shadowed_steps += all[full[i]].shadowed;
+      row.shadow_seconds += all[full[i]].shadow_seconds;
     }
     if (steps.empty()) {
       return absl::FailedPreconditionError(absl::StrCat(
@@ -177,6 +183,7 @@ class EngineBench::State {
           " sequences decode: they do not fit the KV cache together, or the output is too short"));
     }
     row.steps = static_cast<int>(steps.size());
+    for (const double step : steps) row.mean_step_seconds += step / row.steps;
     row.step_seconds = Median(steps);
     row.tokens_per_second = row.measured.sequences / row.step_seconds;
     double sum = 0;

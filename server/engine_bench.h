@@ -39,6 +39,10 @@ struct BenchRow {
   double bytes = 0;              // that a decode step has to read; 0: not a decode step
   double floor_seconds = 0;      // bytes ÷ kFloorBandwidth
   double fraction = 0;           // of the floor's speed
+  // Of a decode run with shadow routing, over the same steps.
+  double mean_step_seconds = 0;
+  int shadowed_steps = 0;
+  double shadow_seconds = 0;  // that it added, by the backend's clock
 };
 
 // Reading of 28 GiB on an H100 80 GB HBM3 (BENCHMARKS.md): what figures are held against.
@@ -50,6 +54,9 @@ class EngineBench {
     int max_batch = 256;
     int prefill_chunk = 2048;
     std::uint64_t seed = 1;  // of the prompts
+    // Steps that ask `shadows` what they would have decided.
+    ShadowSampling shadow = {};
+    std::vector<std::shared_ptr<const LoadedRouter>> shadows = {};
   };
 
   // Takes the model; `config` is its shape.

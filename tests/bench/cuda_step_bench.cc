@@ -2,8 +2,10 @@
 //   cuda_step_bench CONFIG_FOLDER CONTEXT STEP…
 // STEP: 16 is a decode step of 16 sequences at CONTEXT, as a graph; 2048p is 2,048 rows of prompts
 // of CONTEXT tokens each. Random weights, keys and values; the model's own gates as the router.
-// 16@4 has router program 4 of tests/bench/step_routers.h, 16@mixed has all of them in turn. A
-// step's parts: run it under ncu.
+// 16@4 has router program 4 of tests/bench/step_routers.h, 16@mixed has all of them in turn. 16+8
+// is a decode step of 16 with 8 rows of a text beside it, whose logits are all wanted: what paired
+// scoring makes of a step; launched kernel by kernel, and 16+8g as a graph. A step's parts: run it
+// under ncu.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -66,20 +68,19 @@ class StepBench {
   // Median microseconds of a step over prompts.
   double Prefill(int rows, int router) {
     const int sequences = (rows + context_ - 1) / context_;
-    const StepBounds bounds{.rows = rows, .decode_rows = 0, .logit_rows = sequences};
-    WriteInputs(bounds, router);
-    std::vector<cudaEvent_t> events(8);
-    for (cudaEvent_t& event : events) Check(cudaEventCreate(&event));
-    for (cudaEvent_t& event : events) {
-      forward_.Enqueue(bounds, stream_);
-      Check(cudaEventRecord(event, stream_));
-    }
-    return MedianBetween(events);
+    return Launched({.rows = rows, .decode_rows = 0, .logit_rows = sequences}, router, 8);
   }
 
-  // The same of a decode step.
-  double Decode(int batch, int router) {
-    const StepBounds bounds{.rows = batch, .decode_rows = batch, .logit_rows = batch};
+  // The same of a decode step beside a text, without a graph.
+  double Mixed(int batch, int beside, int router) {
+    return Launched({.rows = batch + beside, .decode_rows = batch, .logit_rows = batch + beside},
+                    router, kRepeats);
+  }
+
+  // The same of a decode step, with so many rows of a text beside it.
+  double Decode(int batch, int beside, int router) {
+    const StepBounds bounds{
+        .rows = batch + beside, .decode_rows = batch, .logit_rows = batch + beside};
     WriteInputs(bounds, router);
     forward_.Enqueue(bounds, stream_);
     Check(cudaStreamSynchronize(stream_));
@@ -104,6 +105,17 @@ class StepBench {
   }
 
  private:
+  double Launched(const StepBounds& bounds, int router, int repeats) {
+    WriteInputs(bounds, router);
+    std::vector<cudaEvent_t> events(static_cast<std::size_t>(repeats));
+    for (cudaEvent_t& event : events) Check(cudaEventCreate(&event));
+    for (cudaEvent_t& event : events) {
+      forward_.Enqueue(bounds, stream_);
+      Check(cudaEventRecord(event, stream_));
+    }
+    return MedianBetween(events);
+  }
+
   double MedianBetween(const std::vector<cudaEvent_t>& events) {
     Check(cudaStreamSynchronize(stream_));
     std::vector<float> times(events.size() - 1);
@@ -128,18 +140,23 @@ class StepBench {
     // The tables stand there already.
     in.counts[StepInputs::kNumSequences] = in.counts[StepInputs::kTableWidth] = 0;
     in.counts[StepInputs::kNumLogitRows] = static_cast<std::int32_t>(bounds.logit_rows);
-    const bool decodes = bounds.decode_rows > 0;
+    const bool some_decode = bounds.decode_rows > 0;
     for (int i = 0; i < bounds.rows; ++i) {
+      const bool decodes = i < bounds.decode_rows;
       in.tokens[i] =
           static_cast<std::int32_t>(random_() % static_cast<std::uint64_t>(config_.vocab_size));
-      in.positions[i] = decodes ? context_ - 1 : i % context_;
-      in.sequences[i] = decodes ? i : i / context_;
+      // The text beside decode rows is one more sequence, in its second half.
+      const int beside = context_ / 2 + i - static_cast<int>(bounds.decode_rows);
+      in.positions[i] = decodes ? context_ - 1 : some_decode ? beside : i % context_;
+      in.sequences[i] = decodes       ? i
+                        : some_decode ? static_cast<std::int32_t>(bounds.decode_rows)
+                                      : i / context_;
       in.row_routers[i] = router >= 0 ? router : i % StepRouters::kPrograms;
       in.counted[i] = 1;
     }
     for (int i = 0; i < bounds.logit_rows; ++i) {
       in.logit_rows[i] =
-          decodes ? i : std::min((i + 1) * context_, static_cast<int>(bounds.rows)) - 1;
+          some_decode ? i : std::min((i + 1) * context_, static_cast<int>(bounds.rows)) - 1;
       in.samples[i] = {};
       in.samples[i].temperature = 0;
     }
@@ -168,8 +185,8 @@ int Main(int argc, char** argv) {
   const DeviceWeights weights = Must(DeviceWeights::MakeRandom(config, 1));
   const int context = std::atoi(argv[2]);
   struct Wanted {
-    int count = 0, router = 0;
-    bool prompts = false;
+    int count = 0, beside = 0, router = 0;
+    bool prompts = false, launched = false;
   };
   std::vector<Wanted> steps;
   int rows = 1, sequences = 1;
@@ -182,18 +199,25 @@ int Main(int argc, char** argv) {
     if (at != std::string::npos) {
       step.router = text.substr(at + 1) == "mixed" ? -1 : std::atoi(text.c_str() + at + 1);
     }
-    PENSTOCK_CHECK(step.count > 0 && step.router < StepRouters::kPrograms) << text;
-    rows = std::max(rows, step.count);
+    if (const std::size_t plus = text.find('+'); plus < at) {
+      step.beside = std::atoi(text.c_str() + plus + 1);
+      step.launched = text.find('g') >= at;
+    }
+    PENSTOCK_CHECK(step.beside < context / 2 && step.count > 0 &&
+                   step.router < StepRouters::kPrograms)
+        << text;
+    rows = std::max(rows, step.count + step.beside);
     sequences =
-        std::max(sequences, step.prompts ? (step.count + context - 1) / context : step.count);
+        std::max(sequences, step.prompts ? (step.count + context - 1) / context : step.count + 1);
     steps.push_back(step);
   }
   StepBench bench(weights, context, sequences, rows);
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const Wanted& step = steps[i];
     std::printf("%-10s %9.1f us a step\n", argv[i + 3],
-                step.prompts ? bench.Prefill(step.count, step.router)
-                             : bench.Decode(step.count, step.router));
+                step.prompts    ? bench.Prefill(step.count, step.router)
+                : step.launched ? bench.Mixed(step.count, step.beside, step.router)
+                                : bench.Decode(step.count, step.beside, step.router));
     std::fflush(stdout);
   }
   return 0;

@@ -16,39 +16,14 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
-#include "tests/e2e/server_process.h"
+#include "tests/e2e/gpu_server.h"
 #include "tests/support/temporary_folder.h"
-#include "tests/support/tiny_checkpoint.h"
 
 namespace penstock {
 namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-TinyCheckpointOptions GpuShape() {
-  TinyCheckpointOptions options;
-  options.hidden_size = 128;
-  options.heads = options.kv_heads = 2;
-  options.head_dim = 64;
-  options.vocab_size = 272;
-  options.max_position_embeddings = 4096;
-  options.experts = 10;
-  options.top_k = 3;
-  options.moe_intermediate_size = 40;
-  options.shared_intermediate_size = 80;
-  options.dtype = DType::kBF16;
-  return options;
-}
-
-const TinyModel& GpuModel() {
-  static const TinyModel model(GpuShape());
-  return model;
-}
-
-const std::vector<std::string> kOnGpu = {"--set", "model.device=cuda",
-                                         "--set", "engine.max_context=4096",
-                                         "--set", "limits.max_new_tokens=3800"};
 
 // Answers of several thousand steps, all of which have begun when Start returns.
 class LongAnswers {
@@ -92,7 +67,7 @@ class LongAnswers {
 };
 
 TEST(DeviceTest, AStickyErrorFailsWhatRunsAndEndsTheServer) {
-  ServerProcess server(GpuModel().Config(), kOnGpu,
+  ServerProcess server(GpuModel().Config(), OnGpu(),
                        {"LD_PRELOAD=" + BinaryPath("libdevice_trap.so")});
   const auto client = server.Connect();
   EXPECT_TRUE(client::HttpGet(server.ops(), "/readyz", absl::Seconds(10)).ok());
@@ -110,7 +85,7 @@ TEST(DeviceTest, AStickyErrorFailsWhatRunsAndEndsTheServer) {
 }
 
 TEST(DeviceTest, MemoryIsReportedByKindAndSumsToTheCards) {
-  ServerProcess server(GpuModel().Config(), kOnGpu);
+  ServerProcess server(GpuModel().Config(), OnGpu());
   const auto text = client::HttpGet(server.ops(), "/metrics", absl::Seconds(10));
   ASSERT_TRUE(text.ok()) << text.status();
   const auto page = client::MetricsPage::Parse(*text);

@@ -54,7 +54,7 @@ void CudaForward::Product(const DeviceMatrix& matrix, const void* x, std::int64_
                    stream);
 }
 
-void CudaForward::Enqueue(const StepBounds& bounds, CudaStream stream) const {
+CudaForward::Step CudaForward::Arrange(const StepBounds& bounds, CudaStream stream) const {
   PENSTOCK_CHECK_LE(bounds.rows, options_.max_rows);
   PENSTOCK_CHECK_LE(bounds.logit_rows, bounds.rows);
   Carver inputs(inputs_), outputs(outputs_);
@@ -69,11 +69,24 @@ void CudaForward::Enqueue(const StepBounds& bounds, CudaStream stream) const {
                .sequences = step.in.sequences,
                .block_tables = block_tables_,
                .max_blocks = max_blocks()};
+  return step;
+}
+
+void CudaForward::Enqueue(const StepBounds& bounds, CudaStream stream,
+                          ForwardShadows* shadows) const {
+  const Step step = Arrange(bounds, stream);
+  const std::int64_t layers = num_layers(), kept = KeptLayers(bounds.rows);
   Plan(step);
-  for (std::size_t i = 0; i < weights_->layers().size(); ++i) {
-    const DeviceLayer& layer = weights_->layers()[i];
-    Attend(layer, i, step);
-    FeedForward(layer, i, step);
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const auto index = static_cast<std::size_t>(i);
+    const DeviceLayer& layer = weights_->layers()[index];
+    Attend(layer, index, step);
+    FeedForward(layer, index, step);
+    const bool all_kept = (i + 1) % kept == 0 || i + 1 == layers;
+    if (shadows != nullptr && all_kept) {
+      const std::int64_t first = i / kept * kept;
+      AskShadows(first, i + 1 - first, step, shadows);
+    }
   }
   Answer(step);
 }
@@ -118,7 +131,7 @@ void CudaForward::Plan(const Step& step) const {
                    step.stream);
 }
 
-// normed_ = post_attention_norm(x_ += attention(normed_)).
+// hidden states = post_attention_norm(x_ += attention(normed_)).
 void CudaForward::Attend(const DeviceLayer& layer, std::size_t index, const Step& step) const {
   const ModelConfig& config = weights_->config();
   const std::int64_t rows = step.bounds.rows;
@@ -162,11 +175,11 @@ void CudaForward::Attend(const DeviceLayer& layer, std::size_t index, const Step
                     .weight = layer.post_attention_norm,
                     .epsilon = static_cast<float>(config.rms_norm_eps),
                     .d = config.hidden_size,
-                    .y = normed_},
+                    .y = HiddenStates(index, rows)},
                    step.stream);
 }
 
-// normed_ = next norm(x_ += experts(normed_)).
+// normed_ = next norm(x_ += experts(hidden states)).
 void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const Step& step) const {
   const ModelConfig& config = weights_->config();
   const auto i = static_cast<std::int64_t>(index);
@@ -177,7 +190,7 @@ void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const
                  .row_routers = step.in.row_routers,
                  .counted = step.in.counted,
                  .token_ids = token_ids_,
-                 .x = normed_,
+                 .x = HiddenStates(index, rows),
                  .programs = programs_ + i * options_.max_routers,
                  .normalize = config.norm_topk_prob,
                  .shared_gate = weights_->shared() > 0 ? layer.shared_gate : nullptr,
@@ -193,7 +206,7 @@ void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const
                  .counters = options_.telemetry ? counters_ + i * options_.max_routers : nullptr},
                 step.stream);
   const ExpertProductsArgs experts{
-      .x = normed_,
+      .x = HiddenStates(index, rows),
       .gate_up = layer.gate_up,
       .down = layer.down,
       .gate_up_map = layer.experts_mapped ? &layer.gate_up_map : nullptr,

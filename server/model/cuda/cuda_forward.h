@@ -8,12 +8,22 @@
 #include "kernels/cuda_stream.h"
 #include "kernels/device_attention.h"
 #include "kernels/route_rows.h"
+#include "kernels/shadow_routes.h"
 #include "server/model/cuda/device_memory.h"
 #include "server/model/cuda/device_weights.h"
 #include "server/model/cuda/step/carver.h"
 #include "server/model/cuda/step/step_arrays.h"
 
+struct CUevent_st;
+
 namespace penstock {
+
+// What a step with shadow routing asks besides, and when the device worked on it.
+struct ForwardShadows {
+  ShadowRouters routers;
+  std::vector<CUevent_st*> events;  // two for each layer: recorded before and after a piece of work
+  int pieces = 0;                   // out
+};
 
 struct CudaForwardOptions {
   std::int64_t max_rows = 0;       // of a step
@@ -39,9 +49,16 @@ class CudaForward {
   void SetCache(std::byte* cache, std::int64_t num_blocks);
   std::int64_t BlockBytes() const;  // of one block in all layers
 
-  // Adds a step within `bounds` (at most the options') to the stream. The inputs stand in
-  // input_memory(), laid out for the same bounds. Throws c10::Error.
-  void Enqueue(const StepBounds& bounds, CudaStream stream) const;
+  // Adds a step within `bounds` (at most the options') to the stream, with shadow routing or
+  // without. The inputs stand in input_memory(), laid out for the same bounds. Throws c10::Error.
+  void Enqueue(const StepBounds& bounds, CudaStream stream,
+               ForwardShadows* shadows = nullptr) const;
+
+  // Steps of so many rows leave behind what routers saw in all layers: their shadow routing may be
+  // added after they were.
+  bool KeepsHiddenStates(std::int64_t rows) const { return KeptLayers(rows) == num_layers(); }
+  // Adds the shadow routing of the step that the stream runs last, if it keeps hidden states.
+  void EnqueueShadows(const StepBounds& bounds, ForwardShadows* shadows, CudaStream stream) const;
 
   const CudaForwardOptions& options() const { return options_; }
   std::int64_t max_blocks() const {
@@ -64,6 +81,11 @@ class CudaForward {
   float* expert_weights() const { return expert_weights_; }
   std::uint64_t* expert_rows() const { return expert_rows_; }  // [layers, max_routers, E]
   RouterCounters* counters() const { return counters_; }       // [layers, max_routers]
+  // Of routers that are only asked: [layers, max_routers].
+  RouterProgram* shadow_programs() const { return shadow_programs_; }
+  // What comes of shadow routing: [layers, pairs of the step], and · E.
+  RouteAgreement* agreements() const { return agreements_; }
+  std::int32_t* shadow_rows() const { return shadow_rows_; }
 
  private:
   // Rows up to which a product is bound by reading its weights, and the streaming kernels are ahead
@@ -72,6 +94,9 @@ class CudaForward {
   // The output projection has few rows of weights: so many sums of parts of its inputs give every
   // processor a tile.
   static constexpr std::int64_t kOutputSplits = 4;
+
+  // Rows of a step whose hidden states are kept, layer by layer: of decode steps.
+  static constexpr std::int64_t kKeptRows = 256;
 
   // Where a step's arrays stand.
   struct Step {
@@ -84,6 +109,15 @@ class CudaForward {
 
   CudaForward(const DeviceWeights& weights, const CudaForwardOptions& options);
   void Lay(Carver& carver);
+  Step Arrange(const StepBounds& bounds, CudaStream stream) const;
+  std::int64_t num_layers() const { return weights_->config().layers; }
+  // Layers whose routers' hidden states are there at a time, in steps of so many rows.
+  std::int64_t KeptLayers(std::int64_t rows) const;
+  std::byte* HiddenStates(std::size_t layer, std::int64_t rows) const;
+  ShadowShape Shadows() const;
+  // Of `layers` layers that are kept together.
+  void AskShadows(std::int64_t first, std::int64_t layers, const Step& step,
+                  ForwardShadows* shadows) const;
   void Plan(const Step& step) const;
   void Attend(const DeviceLayer& layer, std::size_t index, const Step& step) const;
   void FeedForward(const DeviceLayer& layer, std::size_t index, const Step& step) const;
@@ -112,6 +146,9 @@ class CudaForward {
   float* expert_weights_ = nullptr;
   std::uint64_t* expert_rows_ = nullptr;
   RouterCounters* counters_ = nullptr;
+  RouterProgram* shadow_programs_ = nullptr;
+  RouteAgreement* agreements_ = nullptr;
+  std::int32_t* shadow_rows_ = nullptr;
 
   float* rope_ = nullptr;              // [max_context, head_dim / 2, 2]
   std::int32_t* token_ids_ = nullptr;  // [rows]
@@ -119,13 +156,16 @@ class CudaForward {
   std::byte *x_ = nullptr, *normed_ = nullptr, *qkv_ = nullptr, *q_ = nullptr, *attended_ = nullptr,
             *delta_ = nullptr, *hidden_ = nullptr, *partials_ = nullptr, *wanted_ = nullptr,
             *logits_ = nullptr;
+  std::int64_t kept_rows_ = 0;
+  std::byte* routed_ = nullptr;             // [kept_rows, d] bf16: what routers see
   float* shared_gate_logits_ = nullptr;     // [rows]
   std::int32_t* expert_offsets_ = nullptr;  // [E + 1]
   std::int32_t* slot_rows_ = nullptr;       // [rows · k]
   std::int32_t* tiles_ = nullptr;           // [layers, 4]
   void *attention_plan_ = nullptr, *route_plan_ = nullptr;
   // Zeroed once.
-  void *attention_scratch_ = nullptr, *route_scratch_ = nullptr, *sample_scratch_ = nullptr;
+  void *attention_scratch_ = nullptr, *route_scratch_ = nullptr, *sample_scratch_ = nullptr,
+       *shadow_scratch_ = nullptr;
 };
 
 }  // namespace penstock

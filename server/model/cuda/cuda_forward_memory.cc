@@ -67,11 +67,17 @@ void CudaForward::Lay(Carver& carver) {
   expert_weights_ = carver.Take<float>(c.layers * rows * c.top_k);
   expert_rows_ = carver.Take<std::uint64_t>(c.layers * options_.max_routers * c.experts);
   counters_ = carver.Take<RouterCounters>(c.layers * options_.max_routers);
+  constexpr std::int64_t kPairs = ShadowRouters::kMax * ShadowRouters::kMax;
+  shadow_programs_ = carver.Take<RouterProgram>(c.layers * options_.max_routers);
+  agreements_ = carver.Take<RouteAgreement>(c.layers * kPairs);
+  shadow_rows_ = carver.Take<std::int32_t>(c.layers * kPairs * c.experts);
 
   rope_ = carver.Take<float>(options_.max_context * c.head_dim);
   token_ids_ = carver.Take<std::int32_t>(rows);
   x_ = bf16(rows * d);
   normed_ = bf16(rows * d);
+  kept_rows_ = std::max(rows, c.layers * std::min(rows, kKeptRows));
+  routed_ = bf16(kept_rows_ * d);
   qkv_ = carver.Take<std::byte>(4 * rows * qkv);
   q_ = bf16(rows * heads);
   attended_ = bf16(rows * heads);
@@ -98,6 +104,7 @@ void CudaForward::Lay(Carver& carver) {
   attention_scratch_ =
       carver.Bytes(static_cast<std::int64_t>(DecodeAttentionScratchBytes(attention)));
   route_scratch_ = carver.Bytes(static_cast<std::int64_t>(RouteScratchBytes(routes)));
+  shadow_scratch_ = carver.Bytes(static_cast<std::int64_t>(ShadowScratchBytes(Shadows())));
   sample_scratch_ =
       carver.Bytes(static_cast<std::int64_t>(SampleScratchBytes(logit_rows, c.vocab_size)));
 }

@@ -56,6 +56,7 @@ absl::StatusOr<StepResult> CudaModel::Await() {
   }
   // A slot goes to another router when its counts are read, not before.
   if (flight.counts || !options_.telemetry) routers_->Release(plan.number);
+  asked_routers_->Release(plan.number);
   Carver carver(flight.outputs);
   const StepAnswers answers{.outputs = StepOutputs::Lay(flight.bounds, carver),
                             .top_tokens = flight.top_tokens,
@@ -66,7 +67,10 @@ absl::StatusOr<StepResult> CudaModel::Await() {
                             .counters = flight.counts ? flight.counters : nullptr,
                             .routers = flight.routers,
                             .max_top = kMaxTop};
-  return reader_->Read(plan, flight.step, answers);
+  StepResult result = reader_->Read(plan, flight.step, answers);
+  flight.status = ReadShadowsOf(flight, result);
+  if (!flight.status.ok()) return lost_ = flight.status;
+  return result;
 }
 
 absl::Status CudaModel::Start(const StepPlan& plan, Flight& flight) {
@@ -88,14 +92,19 @@ absl::Status CudaModel::Start(const StepPlan& plan, Flight& flight) {
   PENSTOCK_RETURN_IF_ERROR(
       Copy(forward_->input_memory(), flight.inputs, carver.used() + 4 * flight.step.table_entries));
   PENSTOCK_RETURN_IF_ERROR(CopyIn(flight));
+  PENSTOCK_RETURN_IF_ERROR(PrepareShadows(flight));
+  ForwardShadows* shadows = flight.shadows.empty() ? nullptr : &flight.asked;
   if (graphed) {
     PENSTOCK_RETURN_IF_ERROR(
         CudaStatus(cudaGraphLaunch(graphs_.at(flight.bounds.rows), stream_), "starting a step"));
+    // Behind the graph, which is the same with shadow routing and without.
+    if (shadows != nullptr) forward_->EnqueueShadows(flight.bounds, shadows, stream_);
   } else {
-    forward_->Enqueue(flight.bounds, stream_);
-    PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaGetLastError(), "starting a step"));
+    forward_->Enqueue(flight.bounds, stream_, shadows);
   }
+  PENSTOCK_RETURN_IF_ERROR(CudaStatus(cudaGetLastError(), "starting a step"));
   PENSTOCK_RETURN_IF_ERROR(CopyOut(flight));
+  PENSTOCK_RETURN_IF_ERROR(CopyShadowsOut(flight));
   return CudaStatus(cudaEventRecord(flight.done, stream_), "starting a step");
 }
 

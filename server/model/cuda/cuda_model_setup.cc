@@ -29,6 +29,7 @@ CudaModel::~CudaModel() {
   for (const auto& [bucket, graph] : graphs_) cudaGraphExecDestroy(graph);
   for (const Flight& flight : flights_) {
     if (flight.done != nullptr) cudaEventDestroy(flight.done);
+    for (CUevent_st* event : flight.asked.events) cudaEventDestroy(event);
   }
   if (stream_ != nullptr) cudaStreamDestroy(stream_);
 }
@@ -50,6 +51,7 @@ absl::Status CudaModel::Prepare() {
   PENSTOCK_RETURN_IF_ERROR(MakeCache());
   spec_ = Spec();
   routers_.emplace(config_.layers, options_.max_routers);
+  asked_routers_.emplace(config_.layers, options_.max_routers);
   writer_.emplace(StepWriterOptions{.vocab_size = spec_.vocab_size,
                                     .block_tokens = spec_.block_tokens,
                                     .max_context = spec_.max_context,
@@ -120,6 +122,10 @@ absl::Status CudaModel::MakeFlights() {
       flight.expert_rows =
           carver.Take<std::uint64_t>(config_.layers * options_.max_routers * config_.experts);
       flight.counters = carver.Take<RouterCounters>(config_.layers * options_.max_routers);
+      constexpr std::int64_t kPairs = ShadowRouters::kMax * ShadowRouters::kMax;
+      flight.shadow_programs = carver.Take<RouterProgram>(config_.layers * options_.max_routers);
+      flight.agreements = carver.Take<RouteAgreement>(config_.layers * kPairs);
+      flight.shadow_rows = carver.Take<std::int32_t>(config_.layers * kPairs * config_.experts);
     };
     Carver measure(nullptr);
     lay(measure);
@@ -129,6 +135,10 @@ absl::Status CudaModel::MakeFlights() {
     lay(carver);
     PENSTOCK_RETURN_IF_ERROR(CudaStatus(
         cudaEventCreateWithFlags(&flight.done, cudaEventDisableTiming), "making an event"));
+    for (std::int64_t i = 0; i < 2 * config_.layers; ++i) {
+      PENSTOCK_RETURN_IF_ERROR(
+          CudaStatus(cudaEventCreate(&flight.asked.events.emplace_back()), "making an event"));
+    }
   }
   return absl::OkStatus();
 }
@@ -184,6 +194,7 @@ ModelSpec CudaModel::Spec() const {
   spec.num_blocks = num_blocks_;
   spec.weight_bytes = weights_.bytes();
   spec.kv_bytes = cache_.bytes();
+  spec.shadow_routing = true;
   return spec;
 }
 

@@ -15,6 +15,7 @@
 #include "server/model/cuda/device_weights.h"
 #include "server/model/cuda/step/router_slots.h"
 #include "server/model/cuda/step/step_reader.h"
+#include "server/model/cuda/step/step_shadows.h"
 #include "server/model/cuda/step/step_writer.h"
 
 struct CUevent_st;
@@ -48,12 +49,17 @@ struct Flight {
   float *top_log_probabilities = nullptr, *expert_weights = nullptr;
   std::uint64_t* expert_rows = nullptr;
   RouterCounters* counters = nullptr;
+  RouterProgram* shadow_programs = nullptr;  // [layers, max_routers]
+  RouteAgreement* agreements = nullptr;
+  std::int32_t* shadow_rows = nullptr;
 
   const StepPlan* plan = nullptr;
   WrittenStep step;
   StepBounds bounds;
   bool counts = false;       // the counters are copied
   std::int64_t routers = 0;  // slots of them
+  StepShadows shadows;
+  ForwardShadows asked;
   absl::Status status;
 };
 
@@ -86,6 +92,10 @@ class CudaModel final : public Model {
   absl::Status CopyIn(Flight& flight);
   absl::Status CopyOut(Flight& flight);
   absl::Status CopyCounts(Flight& flight);
+  // cuda_model_shadows.cc
+  absl::Status PrepareShadows(Flight& flight);
+  absl::Status CopyShadowsOut(Flight& flight);
+  absl::Status ReadShadowsOf(const Flight& flight, StepResult& result) const;
 
   // Rows of the largest graph.
   std::int64_t LargestBucket() const {
@@ -103,7 +113,7 @@ class CudaModel final : public Model {
   std::optional<CudaForward> forward_;
   DeviceBuffer cache_;
   std::int64_t num_blocks_ = 0;
-  std::optional<RouterSlots> routers_;
+  std::optional<RouterSlots> routers_, asked_routers_;
   std::optional<StepWriter> writer_;
   std::optional<StepReader> reader_;
   std::map<std::int64_t, CUgraphExec_st*> graphs_;  // by rows

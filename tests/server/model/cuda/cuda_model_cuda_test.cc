@@ -9,10 +9,8 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "server/model/cuda/cuda_model.h"
-#include "tests/server/model/reference/model_runner.h"
+#include "tests/server/model/cuda/small_gpu_model.h"
 #include "tests/support/temporary_folder.h"
-#include "tests/support/tiny_checkpoint.h"
 
 namespace penstock {
 namespace {
@@ -20,96 +18,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::SizeIs;
-
-struct Shape {
-  std::string name;
-  TinyCheckpointOptions options;
-};
-
-// As small as the kernels take them, and uneven.
-TinyCheckpointOptions Small() {
-  TinyCheckpointOptions options;
-  options.hidden_size = 128;
-  options.layers = 3;
-  options.heads = 4;
-  options.kv_heads = 2;
-  options.head_dim = 64;
-  options.vocab_size = 500;
-  options.max_position_embeddings = 512;
-  options.experts = 10;
-  options.top_k = 3;
-  options.moe_intermediate_size = 40;
-  options.shared_intermediate_size = 80;
-  options.dtype = DType::kBF16;
-  return options;
-}
-
-std::vector<Shape> Shapes() {
-  std::vector<Shape> shapes = {{"Small", Small()}};
-  // Qwen1.5-MoE's proportions: as many KV heads as heads, head_dim 128, four slices of shared
-  // expert.
-  TinyCheckpointOptions qwen = Small();
-  qwen.hidden_size = 256;
-  qwen.heads = qwen.kv_heads = 2;
-  qwen.head_dim = 128;
-  qwen.experts = 60;
-  qwen.top_k = 4;
-  qwen.moe_intermediate_size = 64;
-  qwen.shared_intermediate_size = 256;
-  shapes.push_back({"QwenLike", qwen});
-  // The demo model's: three query heads to a KV head, tied embeddings, no biases, a wide shared
-  // expert.
-  TinyCheckpointOptions demo = Small();
-  demo.hidden_size = 192;
-  demo.heads = 3;
-  demo.kv_heads = 1;
-  demo.experts = 16;
-  demo.top_k = 4;
-  demo.moe_intermediate_size = 24;
-  demo.shared_intermediate_size = 16 * 24;
-  demo.qkv_bias = false;
-  demo.tie_word_embeddings = true;
-  demo.norm_topk_prob = true;
-  shapes.push_back({"DemoLike", demo});
-  return shapes;
-}
-
-CudaModelOptions SmallOptions() {
-  CudaModelOptions options;
-  options.name = "tiny";
-  options.max_batch = 24;
-  options.max_step_rows = 400;
-  options.max_context = 400;
-  options.kv_bytes = std::int64_t{64} << 20;
-  return options;
-}
-
-RunnerOptions OnGpu(const CudaModelOptions& cuda = SmallOptions()) {
-  RunnerOptions options;
-  options.make_model = [cuda](const Checkpoint& checkpoint) {
-    return CreateCudaModel(checkpoint, cuda);
-  };
-  options.device = at::kCUDA;
-  options.scheduler.max_batch = 24;
-  options.scheduler.token_budget = 376;
-  options.scheduler.prefill_chunk = 352;
-  return options;
-}
-
-RunnerOptions OnCpu(const std::string& dtype) {
-  RunnerOptions options;
-  options.model.dtype = dtype;
-  options.scheduler.token_budget = 400;
-  return options;
-}
-
-std::vector<TokenId> RandomTokens(int count, std::uint64_t seed, int vocab = 500) {
-  std::mt19937_64 random(seed);
-  std::vector<TokenId> tokens;
-  for (int i = 0; i < count; ++i)
-    tokens.push_back(static_cast<TokenId>(random() % static_cast<std::uint64_t>(vocab)));
-  return tokens;
-}
 
 SequenceSpec ScoredSpec(std::vector<TokenId> prompt) {
   SequenceSpec spec = GreedySpec(std::move(prompt), 0);
@@ -127,7 +35,7 @@ double MeanDifference(const std::vector<ScoredToken>& a, const std::vector<Score
   return sum / static_cast<double>(a.size());
 }
 
-class CudaModelTest : public ::testing::TestWithParam<Shape> {
+class CudaModelTest : public ::testing::TestWithParam<GpuShape> {
  protected:
   void SetUp() override {
     // This suite is for machines with a GPU: without one it fails, and never passes unrun.
@@ -442,15 +350,15 @@ TEST_P(CudaModelTest, DrawsForASeedAreItsOwn) {
   EXPECT_NE(draw(1), draw(2));
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, CudaModelTest, ::testing::ValuesIn(Shapes()),
-                         [](const ::testing::TestParamInfo<Shape>& info) {
+INSTANTIATE_TEST_SUITE_P(Shapes, CudaModelTest, ::testing::ValuesIn(GpuShapes()),
+                         [](const ::testing::TestParamInfo<GpuShape>& info) {
                            return info.param.name;
                          });
 
 TEST(CudaModelSizeTest, ACacheTooSmallForOneContextSaysWhatToChange) {
   TemporaryFolder folder;
-  TinyCheckpoint(Small()).Write(folder.path());
-  CudaModelOptions options = SmallOptions();
+  TinyCheckpoint(SmallGpuModel()).Write(folder.path());
+  CudaModelOptions options = SmallGpuOptions();
   options.kv_bytes = 1 << 10;
   const auto model = CreateCudaModel(**Checkpoint::Open(folder.path()), options);
   EXPECT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted);
@@ -461,10 +369,10 @@ TEST(CudaModelSizeTest, ACacheTooSmallForOneContextSaysWhatToChange) {
 
 TEST(CudaModelSizeTest, ACacheBeyondTheMemorySaysHowMuchWasFreeAndWanted) {
   TemporaryFolder folder;
-  TinyCheckpointOptions shape = Small();
+  TinyCheckpointOptions shape = SmallGpuModel();
   shape.max_position_embeddings = 1 << 17;
   TinyCheckpoint(shape).Write(folder.path());
-  CudaModelOptions options = SmallOptions();
+  CudaModelOptions options = SmallGpuOptions();
   options.max_context = 1 << 17;
   options.max_batch = options.max_step_rows = 2048;
   options.kv_bytes = std::int64_t{1} << 40;
@@ -476,10 +384,10 @@ TEST(CudaModelSizeTest, ACacheBeyondTheMemorySaysHowMuchWasFreeAndWanted) {
 }
 
 TEST(CudaModelSizeTest, WeightsBeyondTheMemorySayHowMuchWasFreeAndWanted) {
-  TinyCheckpointOptions huge = Small();
+  TinyCheckpointOptions huge = SmallGpuModel();
   ModelConfig config = TinyCheckpoint(huge).model();
   config.vocab_size = std::int64_t{1} << 40;
-  const auto model = CreateDummyCudaModel(config, SmallOptions());
+  const auto model = CreateDummyCudaModel(config, SmallGpuOptions());
   EXPECT_EQ(model.status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(model.status().message()), AllOf(HasSubstr("free"), HasSubstr("wanted")));
 }
