@@ -342,7 +342,7 @@ class Server final : public PenstockServer {
       }
       kill(getpid(), SIGTERM);
     };
-    PENSTOCK_ASSIGN_OR_RETURN(rpc_, RpcServer::Start(std::move(options), std::move(dependencies)));
+    PENSTOCK_ASSIGN_OR_RETURN(rpc_, RpcServer::Start(options, std::move(dependencies)));
     return absl::OkStatus();
   }
 

@@ -47,7 +47,7 @@ void SetChannelArguments(const RpcServer::Options& options, grpc::ServerBuilder*
 
 class RpcServer::State {
  public:
-  State(Options options, Dependencies dependencies, const Endpoint& endpoint)
+  State(const Options& options, Dependencies dependencies, const Endpoint& endpoint)
       : model_(std::move(dependencies.model)),
         frontend_(dependencies.frontend),
         workers_(options.worker_threads),
@@ -144,7 +144,7 @@ class RpcServer::State {
   std::unique_ptr<grpc::Server> server_;  // goes first: calls use all of the above
 };
 
-absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(Options options,
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const Options& options,
                                                             Dependencies dependencies) {
   PENSTOCK_CHECK(dependencies.frontend != nullptr && dependencies.routers != nullptr &&
                  dependencies.telemetry != nullptr && dependencies.load != nullptr)

@@ -51,7 +51,7 @@ class RpcServer {
 
   // Listens and serves; not ready yet (health says NOT_SERVING). INVALID_ARGUMENT: the address is
   // malformed; UNAVAILABLE: it can't be listened on.
-  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(Options options,
+  static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const Options& options,
                                                           Dependencies dependencies);
   // Shutdown(0).
   ~RpcServer();

@@ -182,7 +182,7 @@ int Main(int argc, char** argv) {
   dependencies.load = [&engine] { return engine->Load(); };
   RpcServer::Options rpc_options;
   rpc_options.address = "127.0.0.1:0";
-  const auto rpc = Value(RpcServer::Start(std::move(rpc_options), std::move(dependencies)));
+  const auto rpc = Value(RpcServer::Start(rpc_options, std::move(dependencies)));
   engine->Start();
   rpc->SetReady(true);
   client::Client::Options client_options;

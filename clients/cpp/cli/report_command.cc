@@ -32,7 +32,7 @@ absl::Status ShowReport(const ReportFlags& flags, const Invocation& invocation) 
   if (!report.ok()) return report.status();
   Terminal& terminal = invocation.terminal;
   if (!flags.html.empty()) {
-    const absl::Status written = WritePage(flags.html, ReportPage(*report));
+    absl::Status written = WritePage(flags.html, ReportPage(*report));
     if (!written.ok()) return written;
   }
   if (invocation.json) {
