@@ -15,8 +15,7 @@ bool HasLogits(const RouterSlots& slots, int slot) {
 class Arrangement {
  public:
   // Routers with rows that count.
-  Arrangement(const WrittenStep& step, const RouterSlots& serving, const RouterProgram* programs)
-      : serving_(serving) {
+  Arrangement(const WrittenStep& step, const RouterSlots& serving, const RouterProgram* programs) {
     for (const WrittenStep::RouterShare& share : step.routers) {
       if (share.counted_rows == 0 || shadows_.routers.num_serving == ShadowRouters::kMax) continue;
       const LoadedRouter* router = serving.router(share.slot);
@@ -61,7 +60,6 @@ class Arrangement {
   }
 
  private:
-  const RouterSlots& serving_;
   std::vector<const LoadedRouter*> routers_;  // those that serve
   StepShadows shadows_;
 };
