@@ -35,7 +35,7 @@ struct BenchFlags {
   std::vector<std::string> prefills, suites = {"decode", "prefill", "mixed", "routers"};
   int output = 64, max_batch = 256, max_context = 8192, prefill_chunk = 2048;
   bool no_telemetry = false;
-  double shadow = 0;
+  std::vector<double> shadows = {0};
 };
 
 // "448x256": sequences of 448 tokens, 256 of them.
@@ -66,12 +66,18 @@ std::vector<BenchCase> Cases(const BenchFlags& flags, const std::vector<PrefillS
   if (Wants(flags, "decode")) {
     for (const int context : flags.contexts) {
       for (const int batch : flags.batches) {
-        cases.push_back({.name = absl::StrFormat("decode B=%d at %d", batch, context),
-                         .kind = BenchCase::Kind::kDecode,
-                         .sequences = batch,
-                         .prompt = context,
-                         .output = flags.output,
-                         .routers = own});
+        for (const double share : flags.shadows) {
+          std::string name = absl::StrFormat("decode B=%d at %d", batch, context);
+          if (share > 0) absl::StrAppendFormat(&name, ", shadow %g", share);
+          cases.push_back({.name = name,
+                           .kind = BenchCase::Kind::kDecode,
+                           .sequences = batch,
+                           .prompt = context,
+                           .output = flags.output,
+                           .routers = own,
+                           .shadows = all,
+                           .shadow_share = share});
+        }
       }
     }
   }
@@ -124,13 +130,11 @@ std::string TableLine(const BenchRow& row) {
                           1e-9 * row.bytes, 1e3 * row.floor_seconds, 100 * row.fraction);
   }
   if (row.shadowed_steps > 0) {
-    const double total = row.mean_step_seconds * row.steps;
-    absl::StrAppendFormat(&line,
-                          "\n  shadow routing in %d steps: %.3f ms each, %.3f %% of the others' "
-                          "time; mean step %.4f ms",
-                          row.shadowed_steps, 1e3 * row.shadow_seconds / row.shadowed_steps,
-                          100 * row.shadow_seconds / (total - row.shadow_seconds),
-                          1e3 * row.mean_step_seconds);
+    const double others = row.mean_step_seconds * row.steps - row.shadow_seconds;
+    absl::StrAppendFormat(
+        &line, "\n  shadow routing in %d of %d steps: %.3f ms each, %.2f %% of the rest",
+        row.shadowed_steps, row.steps, 1e3 * row.shadow_seconds / row.shadowed_steps,
+        100 * row.shadow_seconds / others);
   }
   return line;
 }
@@ -154,7 +158,8 @@ nlohmann::json ToJson(const BenchRow& row) {
     json["fraction_of_floor"] = row.fraction;
   }
   if (row.mean_step_seconds > 0) json["mean_step_seconds"] = row.mean_step_seconds;
-  if (row.shadowed_steps > 0) {
+  if (row.measured.shadow_share > 0) {
+    json["shadow_share"] = row.measured.shadow_share;
     json["shadowed_steps"] = row.shadowed_steps;
     json["shadow_seconds"] = row.shadow_seconds;
   }
@@ -199,23 +204,20 @@ absl::Status Measure(const BenchFlags& flags) {
   Routers all = own;
   for (const std::string& kind : RouterKindNames()) {
     if (kind == backend.own_router->name) continue;
-    if (!Wants(flags, "routers") && flags.shadow == 0) continue;
+    if (!Wants(flags, "routers") && flags.shadows == std::vector<double>{0}) continue;
     PENSTOCK_ASSIGN_OR_RETURN(LoadedRouter router, backend.make_untrained(kind));
     all.push_back(std::make_shared<const LoadedRouter>(std::move(router)));
   }
-  PENSTOCK_ASSIGN_OR_RETURN(const std::unique_ptr<EngineBench> bench,
-                            EngineBench::Create(std::move(backend.model), config,
-                                                {.max_batch = flags.max_batch,
-                                                 .prefill_chunk = flags.prefill_chunk,
-                                                 .shadow = {.share = flags.shadow, .max_cost = 1},
-                                                 .shadows = all}));
+  PENSTOCK_ASSIGN_OR_RETURN(
+      const std::unique_ptr<EngineBench> bench,
+      EngineBench::Create(std::move(backend.model), config,
+                          {.max_batch = flags.max_batch, .prefill_chunk = flags.prefill_chunk}));
   const ModelSpec& spec = bench->spec();
   nlohmann::json report = {{"model", spec.name},
                            {"backend", spec.backend},
                            {"dtype", spec.dtype},
                            {"load_format", flags.load_format},
                            {"telemetry", !flags.no_telemetry},
-                           {"shadow_share", flags.shadow},
                            {"ready_seconds", ready},
                            {"kv_tokens", spec.num_blocks * spec.block_tokens}};
   std::cout << absl::StrFormat(
@@ -305,8 +307,10 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
   command->add_flag("--no-telemetry", flags->no_telemetry,
                     "on a GPU: routing decisions are not counted");
   command
-      ->add_option("--shadow", flags->shadow,
-                   "share of steps that ask a router of every kind about all rows: 0.01")
+      ->add_option("--shadow", flags->shadows,
+                   "decode once for each share of steps that ask a router of every kind about "
+                   "their rows, too")
+      ->delimiter(',')
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   command->add_option("--json", flags->json, "writes the figures to this file, too");

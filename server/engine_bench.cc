@@ -76,10 +76,9 @@ class EngineBench::State {
     engine.scheduler.token_budget = options.prefill_chunk + options.max_batch;
     engine.scheduler.max_queue = 1 << 20;
     engine.scheduler.prefix_cache = false;
-    if (options.shadow.share > 0) engine.shadows = [shadows = options.shadows] { return shadows; };
+    engine.shadows = [this] { return shadows_; };
     PENSTOCK_ASSIGN_OR_RETURN(engine_,
                               Engine::Create(std::move(model), std::move(engine), &recorder_));
-    engine_->SetShadowSampling(options.shadow);
     engine_->SetEventHandler([this](const std::vector<SequenceEvent>& events) {
       for (const SequenceEvent& event : events) {
         tokens_ += static_cast<std::int64_t>(event.tokens.size());
@@ -99,6 +98,8 @@ class EngineBench::State {
     recorder_.steps.clear();
     tokens_ = 0;
     error_ = absl::OkStatus();
+    shadows_ = bench_case.shadows;
+    engine_->SetShadowSampling({.share = bench_case.shadow_share, .max_cost = 1});
     const int requests = std::max(bench_case.sequences, bench_case.requests);
     int submitted = 0;
     const auto submit = [&](int count) -> absl::Status {
@@ -219,6 +220,7 @@ class EngineBench::State {
   std::mt19937_64 random_;
   StepRecorder recorder_;
   std::unique_ptr<Engine> engine_;
+  std::vector<std::shared_ptr<const LoadedRouter>> shadows_;  // of the case that runs
   SequenceId last_id_ = 0;
   int live_ = 0;
   std::int64_t tokens_ = 0;

@@ -28,6 +28,9 @@ struct BenchCase {
   int output = 64;    // tokens
   int requests = 0;   // kMixed: in all
   std::vector<std::shared_ptr<const LoadedRouter>> routers;
+  // Steps of a sample ask these what they would have decided.
+  std::vector<std::shared_ptr<const LoadedRouter>> shadows = {};
+  double shadow_share = 0;  // the sample's
 };
 
 struct BenchRow {
@@ -54,9 +57,6 @@ class EngineBench {
     int max_batch = 256;
     int prefill_chunk = 2048;
     std::uint64_t seed = 1;  // of the prompts
-    // Steps that ask `shadows` what they would have decided.
-    ShadowSampling shadow = {};
-    std::vector<std::shared_ptr<const LoadedRouter>> shadows = {};
   };
 
   // Takes the model; `config` is its shape.
