@@ -1,5 +1,6 @@
 #include "server/engine/engine.h"
 
+#include <algorithm>
 #include <condition_variable>
 #include <deque>
 #include <limits>
@@ -224,7 +225,9 @@ class Engine::State {
     scheduler_->CommitStep(*oldest.plan, *result, now);
     StepEvent step;
     step.phase = PhaseOf(*oldest.plan);
-    step.duration = now - oldest.submitted;
+    // Where steps overlap, what a step waited for the one before is no time of its own.
+    step.duration = now - std::max(oldest.submitted, committed_);
+    committed_ = now;
     step.rows = oldest.plan->rows();
     step.routers = std::move(result->routers);
     step.routing = std::move(result->routing);
@@ -305,6 +308,7 @@ class Engine::State {
   // Engine thread.
   ShadowSteps shadows_;
   std::deque<InFlight> in_flight_;
+  absl::Duration committed_ = -absl::InfiniteDuration();  // the last step
   absl::flat_hash_map<SequenceId, LastToken> live_;
   std::vector<SequenceEvent> refused_, refused_background_;
   absl::Status lost_engine_;

@@ -152,6 +152,18 @@ TEST(ProgramsTest, TheEngineBenchMeasuresEverySuiteOnACpu) {
       EXPECT_GT(row["bytes"], 0) << row;
     }
   }
+  const ProgramResult shadowed =
+      RunProgram("penstock", {"bench", model.folder() + "/model", "--device", "cpu", "--suite",
+                              "decode", "--batch", "2", "--context", "24", "--output", "16",
+                              "--shadow", "0,1", "--json", json});
+  ASSERT_EQ(shadowed.exit_code, 0) << shadowed.output;
+  EXPECT_THAT(shadowed.output,
+              AllOf(HasSubstr("decode B=2 at 24, shadow 1 "), HasSubstr("shadow routing in ")));
+  const nlohmann::json rows = nlohmann::json::parse(std::ifstream(json))["rows"];
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_FALSE(rows[0].contains("shadow_seconds"));
+  EXPECT_EQ(rows[1]["shadowed_steps"], rows[1]["steps"]);
+  EXPECT_GT(rows[1]["shadow_seconds"], 0);
   const ProgramResult bad = RunProgram(
       "penstock", {"bench", model.folder() + "/model", "--device", "cpu", "--prefill", "4"});
   EXPECT_EQ(bad.exit_code, 1);

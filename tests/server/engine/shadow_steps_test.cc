@@ -113,6 +113,7 @@ TEST_P(ShadowStepsTest, TheAnswerIsTheSame) {
 TEST_P(ShadowStepsTest, SkipsStepsThatWouldCostTooMuch) {
   Make();
   engine_->SetShadowSampling({.share = 1, .max_cost = 0.01});
+  const absl::Duration start = clock_.Monotonic();
   Run(250);
   absl::Duration steps, shadows;
   for (const StepEvent& step : telemetry_.steps()) {
@@ -122,6 +123,7 @@ TEST_P(ShadowStepsTest, SkipsStepsThatWouldCostTooMuch) {
   EXPECT_GT(Count(ShadowOutcome::kCounted), 5);
   EXPECT_GT(Count(ShadowOutcome::kSkipped), 100);
   EXPECT_LE(absl::FDivDuration(shadows, steps), 0.0105);
+  EXPECT_EQ(steps, clock_.Monotonic() - start) << "no time is counted for two steps";
 }
 
 TEST_P(ShadowStepsTest, AsksThoseThatAreNamed) {
