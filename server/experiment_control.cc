@@ -1,7 +1,6 @@
 #include "server/experiment_control.h"
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,21 +17,9 @@ ExperimentControl::ExperimentControl(Options options)
     : options_(std::move(options)),
       halts_({.folder = options_.state_folder, .clock = options_.clock}) {}
 
-ExperimentControl::~ExperimentControl() { Stop(); }
-
-void ExperimentControl::Start(Frontend* frontend, const RouterSet* routers) {
+void ExperimentControl::Serve(Frontend* frontend, const RouterSet* routers) {
   frontend_ = frontend;
   routers_ = routers;
-  thread_ = std::thread([this] { Loop(); });
-}
-
-void ExperimentControl::Stop() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    stopped_ = true;
-    changed_.notify_one();
-  }
-  if (thread_.joinable()) thread_.join();
 }
 
 void ExperimentControl::Configure(const v1::ExperimentsConfig& config, Policy* policy) {
@@ -43,14 +30,6 @@ void ExperimentControl::Configure(const v1::ExperimentsConfig& config, Policy* p
   std::lock_guard<std::mutex> lock(mutex_);
   config_ = config;
   WatchConfigured();
-  look_now_ = true;
-  changed_.notify_one();
-}
-
-void ExperimentControl::Refresh() {
-  std::lock_guard<std::mutex> lock(mutex_);
-  look_now_ = true;
-  changed_.notify_one();
 }
 
 void ExperimentControl::WatchConfigured() {
@@ -68,73 +47,42 @@ void ExperimentControl::WatchConfigured() {
   guardrails_.SetExperiments(std::move(guarded));
 }
 
-void ExperimentControl::OnPairedText(const PairedText& text) {
-  std::lock_guard<std::mutex> lock(paired_mutex_);
-  paired_.push_back(text);
-}
-
 void ExperimentControl::OnRequestEnded(const RequestOutcome& outcome) {
   std::lock_guard<std::mutex> lock(mutex_);
   guardrails_.OnRequestEnded(outcome, options_.clock->Monotonic());
-  if (!outcome.non_finite_logits) return;
-  look_now_ = true;
-  changed_.notify_one();
 }
 
-void ExperimentControl::Loop() {
-  const std::chrono::nanoseconds interval = absl::ToChronoNanoseconds(options_.interval);
-  while (true) {
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      const auto woken = [this] { return stopped_ || look_now_; };
-      if (config_.list().empty()) {
-        changed_.wait(lock, woken);
-      } else {
-        changed_.wait_for(lock, interval, woken);
-      }
-      if (stopped_) return;
-      look_now_ = false;
-    }
-    Look();
+void ExperimentControl::OnText(const PairedText& text) {
+  const auto control =
+      std::find_if(text.arms.begin(), text.arms.end(),
+                   [&](const PairedText::ArmScore& score) { return score.arm == text.control; });
+  if (control == text.arms.end() || text.tokens == 0) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  const RouterChoice& choice = text.request.choice;
+  for (const PairedText::ArmScore& score : text.arms) {
+    if (score.arm == text.control) continue;
+    guardrails_.OnPairedScore(choice.experiment, choice.period, score.arm,
+                              (score.logprob - control->logprob) / text.tokens,
+                              options_.clock->Monotonic());
   }
 }
 
-void ExperimentControl::Look() {
-  const std::vector<RouterExpertStats> stats = options_.expert_stats();
-  std::vector<PairedText> texts;
-  {
-    std::lock_guard<std::mutex> lock(paired_mutex_);
-    texts.swap(paired_);
-  }
+void ExperimentControl::Look(const std::vector<RouterExpertStats>& routers) {
   std::vector<GuardrailBreach> breaches;
   {
     std::lock_guard<std::mutex> lock(mutex_);
     const absl::Duration now = options_.clock->Monotonic();
-    for (const RouterExpertStats& router : stats) {
+    for (const RouterExpertStats& router : routers) {
       std::vector<LayerLoad> loads;
       for (const LayerExpertStats& layer : router.layers) {
         loads.push_back({.layer = layer.layer, .slots = layer.slots});
       }
       guardrails_.OnRouterLoads(router.router, loads, now);
     }
-    for (const PairedText& text : texts) AddPaired(text, now);
     breaches = guardrails_.Check(now);
   }
   if (!breaches.empty()) HaltBreached(breaches);
   ShowSeries();
-}
-
-void ExperimentControl::AddPaired(const PairedText& text, absl::Duration now) {
-  const auto control =
-      std::find_if(text.arms.begin(), text.arms.end(),
-                   [&](const PairedText::ArmScore& score) { return score.arm == text.control; });
-  if (control == text.arms.end() || text.tokens == 0) return;
-  const RouterChoice& choice = text.request.choice;
-  for (const PairedText::ArmScore& score : text.arms) {
-    if (score.arm == text.control) continue;
-    guardrails_.OnPairedScore(choice.experiment, choice.period, score.arm,
-                              (score.logprob - control->logprob) / text.tokens, now);
-  }
 }
 
 void ExperimentControl::HaltBreached(const std::vector<GuardrailBreach>& breaches) {
@@ -160,6 +108,47 @@ void ExperimentControl::HaltBreached(const std::vector<GuardrailBreach>& breache
          {"reason", breaches[i].reason},
          {"error", kept[i].ok() ? std::string() : std::string(kept[i].message())}});
   }
+}
+
+std::vector<NamedHalt> ExperimentControl::OwnHalts() const {
+  std::vector<std::string> experiments;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const v1::ExperimentConfig& config : config_.list()) experiments.push_back(config.name());
+  }
+  std::vector<NamedHalt> own;
+  for (const std::string& experiment : experiments) {
+    for (auto& [arm, halt] : halts_.HaltsOf(experiment)) {
+      if (halt.source != HaltSource::kGuardrail && halt.source != HaltSource::kOperator) continue;
+      own.push_back({experiment, arm, halt});
+    }
+  }
+  return own;
+}
+
+void ExperimentControl::TakeOver(const std::string& peer, const NamedHalt& halt) {
+  const std::map<std::string, ArmHalt> before = halts_.HaltsOf(halt.experiment);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (taken_over_.contains({halt.experiment, halt.arm, halt.halt.time})) return;
+  }
+  ArmHalt taken = halt.halt;
+  taken.source = HaltSource::kPeer;
+  taken.reason = absl::StrCat("on ", peer, ": ", halt.halt.reason);
+  const absl::Status kept = halts_.Halt(halt.experiment, halt.arm, std::move(taken));
+  if (absl::IsNotFound(kept)) return;  // its file may be ahead of this one's
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    taken_over_.insert({halt.experiment, halt.arm, halt.halt.time});
+  }
+  if (before.contains(halt.arm)) return;
+  options_.apply();
+  Log(LogLevel::kWarning, "halt of a peer taken over",
+      {{"peer", peer},
+       {"experiment", halt.experiment},
+       {"arm", halt.arm},
+       {"reason", halt.halt.reason},
+       {"error", kept.ok() ? std::string() : std::string(kept.message())}});
 }
 
 void ExperimentControl::ShowSeries() {
@@ -188,7 +177,7 @@ void ExperimentControl::ShowSeries() {
   revisions_ = revisions;
   if (series == shown_) return;
   shown_ = series;
-  options_.telemetry->SetExperiments(std::move(series));
+  options_.show(std::move(series));
 }
 
 v1::ListExperimentsResponse ExperimentControl::ListExperiments() {

@@ -1,12 +1,12 @@
-// What watches experiments while the server runs: guardrails, halts, revisions, series.
+// What guards experiments while the server runs: guardrails, halts, revisions, series.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
-#include <thread>
+#include <tuple>
 #include <vector>
 
 #include "penstock/v1/config.pb.h"
@@ -15,6 +15,7 @@
 #include "server/engine/router_set.h"
 #include "server/experiments/guardrails/arm_halts.h"
 #include "server/experiments/guardrails/guardrails.h"
+#include "server/experiments/guardrails/halts_page.h"
 #include "server/experiments/paired_text.h"
 #include "server/rpc/experiment_operations.h"
 #include "server/telemetry/expert_ledger.h"
@@ -22,55 +23,49 @@
 
 namespace penstock {
 
-// Looks once a second, on a thread of its own, while there are experiments; a non-finite logit is
-// looked at within milliseconds. Thread-safe.
-class ExperimentControl final : public ExperimentObserver,
-                                public PairedObserver,
-                                public ExperimentOperations {
+// Thread-safe.
+class ExperimentControl final : public ExperimentOperations {
  public:
   struct Options {
     std::string state_folder;  // of ArmHalts
     const Clock* clock = &Clock::Real();
-    absl::Duration interval = absl::Seconds(1);
-    std::function<std::vector<RouterExpertStats>()> expert_stats;
     // Brings halts and periods into force for new requests: afterwards none is assigned by those of
     // before. Not called while Configure runs.
     std::function<void()> apply;
-    PrometheusTelemetry* telemetry = nullptr;  // outlives it
+    std::function<void(std::vector<ExperimentSeries>)> show;  // when they change
   };
 
   explicit ExperimentControl(Options options);
-  ~ExperimentControl() override;
 
-  // Both outlive it. Starts the thread.
-  void Start(Frontend* frontend, const RouterSet* routers);
-  // Joins it; after Stop, nothing of what Start was given is touched.
-  void Stop();
+  // What it asks about revisions, from now on. Both outlive the last call.
+  void Serve(Frontend* frontend, const RouterSet* routers);
 
   // Takes over the configuration's experiments and sets halts and periods of `policy`, which is of
   // the same configuration.
   void Configure(const v1::ExperimentsConfig& config, Policy* policy);
-  // Revisions may have changed: a router was loaded.
-  void Refresh();
-
   // By arm.
   std::map<std::string, ArmHalt> HaltsOf(const std::string& experiment) const {
     return halts_.HaltsOf(experiment);
   }
 
-  void OnAssigned(const AdmittedRequest&) override {}
-  void OnRequestEnded(const RequestOutcome& outcome) override;
-  void OnPairedText(const PairedText& text) override;
+  // Those of this replica's own guardrails and operators, for others to take over: what was taken
+  // over from one is not passed on to the next.
+  std::vector<NamedHalt> OwnHalts() const;
+  // Another replica's halt. Taken over once: an operator who resumes the arm here has the last word
+  // on it. Ignored where there is no such arm.
+  void TakeOver(const std::string& peer, const NamedHalt& halt);
+
+  void OnRequestEnded(const RequestOutcome& outcome);
+  // A text that was scored, or dropped: then without arms.
+  void OnText(const PairedText& text);
+  // Loads in, breaches halted, series shown. One thread, after Serve.
+  void Look(const std::vector<RouterExpertStats>& routers);
 
   v1::ListExperimentsResponse ListExperiments() override;
   absl::StatusOr<v1::ExperimentDescription> HaltArm(const v1::HaltArmRequest& request) override;
   absl::StatusOr<v1::ExperimentDescription> ResumeArm(const v1::ResumeArmRequest& request) override;
 
  private:
-  void Loop();
-  // One look: loads, breaches, series.
-  void Look();
-  void AddPaired(const PairedText& text, absl::Duration now);
   void HaltBreached(const std::vector<GuardrailBreach>& breaches);
   void ShowSeries();
   // Guardrails of what is configured, with the halts of now.
@@ -82,19 +77,13 @@ class ExperimentControl final : public ExperimentObserver,
   Frontend* frontend_ = nullptr;
   const RouterSet* routers_ = nullptr;
 
-  std::mutex mutex_;  // guards everything below but the thread
+  mutable std::mutex mutex_;  // guards everything below
   v1::ExperimentsConfig config_;
   Guardrails guardrails_;
   std::map<std::string, std::string> revisions_;  // of the look before
   std::vector<ExperimentSeries> shown_;
-  std::condition_variable changed_;
-  bool look_now_ = false, stopped_ = false;
-
-  // Apart from the rest: the engine's thread waits for no look.
-  std::mutex paired_mutex_;
-  std::vector<PairedText> paired_;  // since the look before; guarded by paired_mutex_
-
-  std::thread thread_;
+  // Of peers, by experiment, arm and time.
+  std::set<std::tuple<std::string, std::string, absl::Time>> taken_over_;
 };
 
 }  // namespace penstock

@@ -27,6 +27,8 @@ v1::ArmHalt::Source SourceOf(HaltSource source) {
       return v1::ArmHalt::SOURCE_GUARDRAIL;
     case HaltSource::kDamagedState:
       return v1::ArmHalt::SOURCE_DAMAGED_STATE;
+    case HaltSource::kPeer:
+      return v1::ArmHalt::SOURCE_PEER;
   }
   return v1::ArmHalt::SOURCE_UNSPECIFIED;
 }

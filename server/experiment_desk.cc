@@ -100,8 +100,6 @@ absl::StatusOr<std::unique_ptr<ExperimentDesk>> ExperimentDesk::Create(Options o
 ExperimentDesk::ExperimentDesk(Options options, std::unique_ptr<ExposureLog> log)
     : options_(std::move(options)), log_(std::move(log)), ledger_({.clock = options_.clock}) {}
 
-ExperimentDesk::~ExperimentDesk() { StopLooking(); }
-
 void ExperimentDesk::SetConfig(const v1::ServerConfig& config) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
@@ -124,55 +122,32 @@ void ExperimentDesk::OnAssigned(const AdmittedRequest& request) {
   ledger_.OnAdmitted(ToExposed(request));
 }
 
-void ExperimentDesk::OnRequestEnded(const RequestOutcome& outcome) {
+void ExperimentDesk::OnRequestEnded(const RequestOutcome& outcome, bool text) {
   if (log_ != nullptr) log_->Write(outcome);
   if (outcome.request.choice.reason == "halted" || !outcome.request.generates) return;
-  ledger_.OnFinished(ToExposed(outcome.request), ToMeasures(outcome));
+  RequestMeasures measures = ToMeasures(outcome);
+  measures.awaits_text = text;
+  ledger_.OnFinished(ToExposed(outcome.request), measures);
 }
 
-void ExperimentDesk::OnPairedText(const PairedText& text) {
+void ExperimentDesk::OnText(const PairedText& text) {
+  const ExposedRequest request = ToExposed(text.request);
   const auto control =
       std::find_if(text.arms.begin(), text.arms.end(),
                    [&](const PairedText::ArmScore& score) { return score.arm == text.control; });
-  if (control == text.arms.end()) return;
   for (const PairedText::ArmScore& score : text.arms) {
-    if (score.arm == text.control) continue;
-    ledger_.OnPaired(ToExposed(text.request), score.arm,
+    if (control == text.arms.end() || score.arm == text.control) continue;
+    ledger_.OnPaired(request, score.arm,
                      {.difference = score.logprob - control->logprob,
                       .tokens = static_cast<double>(text.tokens)});
   }
+  ledger_.OnTextEnded(request);
 }
 
-void ExperimentDesk::LookAt(ExpertStatsSource routers) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (std::exchange(looking_, true)) return;
-  looker_ = std::thread([this, routers = std::move(routers)] {
-    std::unique_lock<std::mutex> lock(mutex_);
-    while (looking_) {
-      stop_looking_.wait_for(lock, absl::ToChronoNanoseconds(options_.look_every),
-                             [this] { return !looking_; });
-      // Nobody needs it while no experiment runs.
-      if (!looking_ || questions_.empty()) continue;
-      lock.unlock();
-      Look(routers());
-      lock.lock();
-    }
-  });
-}
-
-void ExperimentDesk::StopLooking() {
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!std::exchange(looking_, false)) return;
-  }
-  stop_looking_.notify_all();
-  looker_.join();
-}
-
-void ExperimentDesk::Look(const std::vector<RouterExpertStats>& stats) {
+void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {
   std::vector<RouterLook> looks;
   std::map<std::string, RouterExpertStats> last;
-  for (const RouterExpertStats& router : stats) {
+  for (const RouterExpertStats& router : routers) {
     last[router.router] = {.router = router.router,
                            .rows = router.rows,
                            .router_time = router.router_time,

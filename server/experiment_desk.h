@@ -1,13 +1,11 @@
 // Experiments as the running server measures them: its requests in, snapshots and figures out.
 #pragma once
 
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -25,30 +23,29 @@
 namespace penstock {
 
 // Thread-safe.
-class ExperimentDesk final : public ExperimentObserver, public PairedObserver {
+class ExperimentDesk {
  public:
   struct Options {
-    std::string exposure_log;                      // path; empty: none
-    const Clock* clock = &Clock::Real();           // outlives the desk
-    absl::Duration look_every = absl::Seconds(1);  // at the routers
+    std::string exposure_log;             // path; empty: none
+    const Clock* clock = &Clock::Real();  // outlives the desk
   };
 
   // INVALID_ARGUMENT: the exposure log cannot be written.
   static absl::StatusOr<std::unique_ptr<ExperimentDesk>> Create(Options options);
-  ~ExperimentDesk() override;
 
   // The experiments that run from now on, valid as LoadConfig leaves them; reopens the exposure
   // log.
   void SetConfig(const v1::ServerConfig& config);
   // Which arms are halted, and why; asked for at each report. May be empty.
   void SetHalts(std::function<std::vector<HaltedArm>(const std::string& experiment)> halts);
-  // Starts to look at the routers, until StopLooking.
-  void LookAt(ExpertStatsSource routers);
-  void StopLooking();
 
-  void OnAssigned(const AdmittedRequest& request) override;
-  void OnRequestEnded(const RequestOutcome& outcome) override;
-  void OnPairedText(const PairedText& text) override;
+  void OnAssigned(const AdmittedRequest& request);
+  // `text`: the request's text was chosen to be scored under other arms; OnText comes, or came.
+  void OnRequestEnded(const RequestOutcome& outcome, bool text);
+  // A text that was scored, or dropped: then without arms.
+  void OnText(const PairedText& text);
+  // What routers did since the look before. One thread.
+  void Look(const std::vector<RouterExpertStats>& routers);
 
   // For the services. The desk must outlive it.
   ExperimentSource source();
@@ -60,7 +57,6 @@ class ExperimentDesk final : public ExperimentObserver, public PairedObserver {
   ExperimentDesk(Options options, std::unique_ptr<ExposureLog> log);
   absl::StatusOr<AskedSnapshot> Snapshot(const std::string& experiment, const std::string& revision,
                                          bool with_units) const;
-  void Look(const std::vector<RouterExpertStats>& stats);
 
   const Options options_;
   const std::unique_ptr<ExposureLog> log_;  // null: none
@@ -69,10 +65,7 @@ class ExperimentDesk final : public ExperimentObserver, public PairedObserver {
   mutable std::mutex mutex_;
   std::map<std::string, Question> questions_;  // by experiment
   std::function<std::vector<HaltedArm>(const std::string&)> halts_;
-  bool looking_ = false;
-  std::condition_variable stop_looking_;
-  std::thread looker_;
-  std::map<std::string, RouterExpertStats> last_look_;  // the looker's
+  std::map<std::string, RouterExpertStats> last_look_;  // Look's own
 };
 
 // The plans and questions of a configuration's experiments.

@@ -5,10 +5,10 @@
 
 #include <atomic>
 #include <mutex>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "clients/cpp/cli/http_get.h"
 #include "routers/package/router_catalogue.h"
 #include "server/backend.h"
 #include "server/base/log.h"
@@ -20,10 +20,8 @@
 #include "server/config/schema.h"
 #include "server/config/yaml_writer.h"
 #include "server/engine/engine.h"
-#include "server/engine/paired_scorer.h"
-#include "server/experiment_control.h"
-#include "server/experiment_desk.h"
 #include "server/http/ops_server.h"
+#include "server/live_experiments.h"
 #include "server/model/cuda/cuda_model.h"
 #include "server/policy_of_config.h"
 #include "server/progress_bar.h"
@@ -73,10 +71,8 @@ class Server final : public PenstockServer {
     // Against the flow of requests: no wire calls a frontend that is gone.
     rpc_.reset();
     ops_.reset();
-    if (control_ != nullptr) control_->Stop();
-    if (desk_ != nullptr) desk_->StopLooking();
-    frontend_.reset();  // stops the engine
-    paired_.reset();
+    if (experiments_ != nullptr) experiments_->Stop();
+    frontend_.reset();  // stops the engine, which calls experiments
     engine_.reset();
   }
 
@@ -85,23 +81,18 @@ class Server final : public PenstockServer {
     PENSTOCK_RETURN_IF_ERROR(StartOps());
     PENSTOCK_ASSIGN_OR_RETURN(Backend backend, Load());
     const ModelSpec spec = backend.model->spec();
-    PENSTOCK_RETURN_IF_ERROR(MakeDesk());
+    PENSTOCK_RETURN_IF_ERROR(MakeExperiments());
     PENSTOCK_RETURN_IF_ERROR(MakeTelemetry(spec));
     PENSTOCK_RETURN_IF_ERROR(MakeRouters(backend));
     PENSTOCK_RETURN_IF_ERROR(MakeEngine(std::move(backend.model)));
     allow_other_base_ = backend.allow_other_base;
-    MakeControl();
-    MakePairedScorer();
-    frontend_ =
-        Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
-                         PolicyOfConfig(config_, spec.name, spec.max_context), telemetry_.get(),
-                         &Clock::Real(), {desk_.get(), paired_.get(), control_.get()});
+    experiments_->MakeScorer(engine_.get(), routers_.get());
+    frontend_ = Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
+                                 PolicyOfConfig(config_, spec.name, spec.max_context),
+                                 telemetry_.get(), &Clock::Real(), {experiments_.get()});
     ApplyPolicy(config_);
     ConfigureShadow(config_, spec);
-    control_->Start(frontend_.get(), routers_.get());
-    desk_->SetHalts(
-        [this](const std::string& name) { return HaltedArms(control_->HaltsOf(name)); });
-    desk_->LookAt([this] { return telemetry_->Snapshot(); });
+    experiments_->Start(frontend_.get(), routers_.get());
     PENSTOCK_RETURN_IF_ERROR(StartRpc(spec));
     engine_->Start();
     rpc_->SetReady(true);
@@ -132,7 +123,7 @@ class Server final : public PenstockServer {
   void Shutdown(absl::Duration timeout) override {
     ready_ = false;
     rpc_->BeginDrain();
-    paired_->Stop();
+    experiments_->StopScoring();
     Log(LogLevel::kInfo, "draining",
         {{"requests", std::int64_t{frontend_->live()}},
          {"timeout_seconds", absl::ToDoubleSeconds(timeout)}});
@@ -140,7 +131,7 @@ class Server final : public PenstockServer {
     std::lock_guard<std::mutex> lock(stopping_);
     if (std::exchange(stopped_, true)) return;
     engine_->Stop();
-    desk_->StopLooking();
+    experiments_->Stop();
     ops_->Stop();
     Log(LogLevel::kInfo, "stopped");
   }
@@ -174,6 +165,8 @@ class Server final : public PenstockServer {
       std::lock_guard<std::mutex> lock(mutex_);
       return ToYaml(config_, Secrets::kHidden);
     };
+    // Before experiments run there is nothing of theirs to take over.
+    sources.halts = [this] { return measuring_ ? experiments_->HaltsPage() : WriteHaltsPage({}); };
     PENSTOCK_ASSIGN_OR_RETURN(ops_, OpsServer::Start(options, std::move(sources)));
     return absl::OkStatus();
   }
@@ -208,18 +201,37 @@ class Server final : public PenstockServer {
                      {"model", spec.name},
                      {"backend", spec.backend},
                      {"dtype", spec.dtype}};
-    options.experiments = [this] { return desk_->Figures(); };
+    options.experiments = [this] { return experiments_->Figures(); };
     if (spec.backend == "cuda") options.gpu_memory = [spec] { return GpuMemory(spec); };
     PENSTOCK_ASSIGN_OR_RETURN(telemetry_, PrometheusTelemetry::Create(std::move(options)));
     measuring_ = true;
     return absl::OkStatus();
   }
 
-  absl::Status MakeDesk() {
-    ExperimentDesk::Options options;
+  absl::Status MakeExperiments() {
+    LiveExperiments::Options options;
     options.exposure_log = config_.experiments().exposure_log();
-    PENSTOCK_ASSIGN_OR_RETURN(desk_, ExperimentDesk::Create(std::move(options)));
-    desk_->SetConfig(config_);
+    if (!config_.state_dir().empty()) options.state_folder = config_.state_dir() + "/experiments";
+    options.expert_stats = [this] { return telemetry_->Snapshot(); };
+    options.apply = [this] {
+      std::lock_guard<std::mutex> lock(policy_mutex_);
+      v1::ServerConfig running;
+      {
+        std::lock_guard<std::mutex> config_lock(mutex_);
+        running = config_;
+      }
+      PutInForce(running);
+    };
+    options.show = [this](std::vector<ExperimentSeries> series) {
+      telemetry_->SetExperiments(std::move(series));
+    };
+    options.on_paired = [this](const std::string& experiment, PairedResult result) {
+      telemetry_->OnPairedText(experiment, Name(result));
+    };
+    options.fetch_halts = [](const std::string& address) {
+      return client::HttpGet(address, "/halts", absl::Seconds(2));
+    };
+    PENSTOCK_ASSIGN_OR_RETURN(experiments_, LiveExperiments::Create(std::move(options)));
     return absl::OkStatus();
   }
 
@@ -229,7 +241,7 @@ class Server final : public PenstockServer {
     options.max_loaded = config_.routers().max_loaded();
     options.on_change = [this](const std::vector<std::string>& names) {
       telemetry_->OnRoutersLoaded(names);
-      if (control_ != nullptr) control_->Refresh();
+      experiments_->Refresh();
     };
     options.user_of = [this](const std::string& name) { return UserOf(name); };
     loader_ = backend.load_router;
@@ -264,18 +276,6 @@ class Server final : public PenstockServer {
     return absl::OkStatus();
   }
 
-  void MakePairedScorer() {
-    PairedScorer::Options options;
-    options.engine = engine_.get();
-    options.routers = routers_.get();
-    options.observers = {desk_.get(), control_.get()};
-    options.on_result = [this](const std::string& experiment, PairedResult result) {
-      telemetry_->OnPairedText(experiment, Name(result));
-    };
-    options.seed = std::random_device{}();
-    paired_ = std::make_unique<PairedScorer>(std::move(options));
-  }
-
   void ConfigureShadow(const v1::ServerConfig& config, const ModelSpec& spec) {
     const ShadowSampling shadow = ShadowOfConfig(config);
     if (shadow.share > 0 && !spec.shadow_routing) {
@@ -283,23 +283,6 @@ class Server final : public PenstockServer {
           {{"backend", spec.backend}, {"share", shadow.share}});
     }
     engine_->SetShadowSampling(shadow);
-  }
-
-  void MakeControl() {
-    ExperimentControl::Options options;
-    if (!config_.state_dir().empty()) options.state_folder = config_.state_dir() + "/experiments";
-    options.expert_stats = [this] { return telemetry_->Snapshot(); };
-    options.apply = [this] {
-      std::lock_guard<std::mutex> lock(policy_mutex_);
-      v1::ServerConfig running;
-      {
-        std::lock_guard<std::mutex> config_lock(mutex_);
-        running = config_;
-      }
-      PutInForce(running);
-    };
-    options.telemetry = telemetry_.get();
-    control_ = std::make_unique<ExperimentControl>(std::move(options));
   }
 
   // The policy of `config`, with what is halted.
@@ -313,8 +296,7 @@ class Server final : public PenstockServer {
   void PutInForce(const v1::ServerConfig& config) {
     const ModelSpec& spec = engine_->model_spec();
     Policy policy = PolicyOfConfig(config, spec.name, spec.max_context);
-    control_->Configure(config.experiments(), &policy);
-    paired_->Configure(PairedOfConfig(config), policy.experiments, policy.traffic_salt);
+    experiments_->Configure(config, &policy);
     frontend_->SetPolicy(std::move(policy));
   }
 
@@ -333,8 +315,8 @@ class Server final : public PenstockServer {
     dependencies.model = spec;
     dependencies.load = [this] { return engine_->Load(); };
     dependencies.expert_stats = [this] { return telemetry_->Snapshot(); };
-    dependencies.experiments = control_.get();
-    dependencies.measured = desk_->source();
+    dependencies.experiments = experiments_->operations();
+    dependencies.measured = experiments_->source();
     dependencies.shut_down = [this](absl::Duration timeout) {
       {
         std::lock_guard<std::mutex> lock(mutex_);
@@ -378,7 +360,6 @@ class Server final : public PenstockServer {
     ApplyPolicy(reload.effective);
     engine_->SetMaxQueue(reload.effective.limits().max_queue());
     ConfigureShadow(reload.effective, engine_->model_spec());
-    desk_->SetConfig(reload.effective);
     telemetry_->SetTenants(TenantNames(reload.effective));
     SetUpLog(reload.effective);
     RemoveRouters(running, reload.effective);
@@ -447,15 +428,13 @@ class Server final : public PenstockServer {
   absl::Duration drain_timeout_;
 
   std::atomic<bool> measuring_ = false, ready_ = false, lost_ = false;
-  std::unique_ptr<ExperimentDesk> desk_;
+  std::unique_ptr<LiveExperiments> experiments_;
   std::unique_ptr<PrometheusTelemetry> telemetry_;
   std::unique_ptr<OpsServer> ops_;
   RouterLoader loader_;
   std::shared_ptr<std::atomic<bool>> allow_other_base_;
   std::unique_ptr<RouterSet> routers_;
   std::unique_ptr<Engine> engine_;
-  std::unique_ptr<ExperimentControl> control_;
-  std::unique_ptr<PairedScorer> paired_;
   std::unique_ptr<Frontend> frontend_;
   std::unique_ptr<RpcServer> rpc_;
 };

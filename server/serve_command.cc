@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "routers/package/router_catalogue.h"
 #include "server/commands.h"
 #include "server/config/config.h"
@@ -69,6 +71,14 @@ int WaitForTheEnd(PenstockServer* server, FileWatch* watch, const sigset_t& sign
   }
   drain.join();
   return server->device_lost() ? kExitFailure : kExitOk;
+}
+
+// --peers, as an override of the file.
+std::string PeersOverride(const std::vector<std::string>& peers) {
+  const auto quoted = [](std::string* out, const std::string& peer) {
+    absl::StrAppend(out, "\"", peer, "\"");
+  };
+  return absl::StrCat("experiments.peers.addresses=[", absl::StrJoin(peers, ", ", quoted), "]");
 }
 
 int Serve(const ConfigFlags& flags) {
@@ -141,14 +151,25 @@ void AddServeCommand(CLI::App* app, int* exit_code) {
   CLI::App* command = app->add_subcommand("serve", "run the server");
   const auto flags = std::make_shared<ConfigFlags>();
   flags->AddTo(command);
+  const auto peers = std::make_shared<std::vector<std::string>>();
+  command
+      ->add_option("--peers", *peers,
+                   "other replicas' ops addresses, whose halts of arms are taken over; every "
+                   "address of a name is asked (experiments.peers)")
+      ->delimiter(',')
+      ->type_name("HOST:PORT");
   command->footer(
       "SIGHUP reloads the file, as a change of it does within some 2 seconds; SIGTERM drains, a "
       "second one ends at once.\n\n"
       "Examples:\n"
       "  penstock serve --config penstock.yaml\n"
       "  penstock serve --config penstock.yaml --set listen.grpc=127.0.0.1:0 --set "
-      "engine.max_batch=32");
-  command->callback([flags, exit_code] { *exit_code = Serve(*flags); });
+      "engine.max_batch=32\n"
+      "  penstock serve --config penstock.yaml --peers penstock-headless:9400");
+  command->callback([flags, peers, exit_code] {
+    if (!peers->empty()) flags->overrides.push_back(PeersOverride(*peers));
+    *exit_code = Serve(*flags);
+  });
 }
 
 void AddCheckConfigCommand(CLI::App* app, int* exit_code) {

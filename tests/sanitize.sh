@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The torch-free tests under AddressSanitizer with UBSan, then scheduler, engine and rpc under ThreadSanitizer.
+# The torch-free tests under AddressSanitizer with UBSan, then scheduler, engine, experiments and rpc under ThreadSanitizer.
 set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=${1:-$(nproc)}
@@ -21,5 +21,5 @@ suite() {
 
 suite asan address,undefined base_test config_test telemetry_test experiments_test guardrails_test \
   experiment_ledger_test kvcache_test scheduler_test \
-  checkpoint_test tokenizer_test router_package_test engine_test http_test
-suite tsan thread scheduler_test engine_test rpc_test
+  checkpoint_test tokenizer_test router_package_test engine_test http_test live_experiments_test
+suite tsan thread scheduler_test engine_test live_experiments_test rpc_test

@@ -4,6 +4,7 @@
 
 #include <charconv>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
 namespace penstock {
@@ -41,6 +42,32 @@ std::optional<Endpoint> ParseEndpoint(std::string_view text) {
   in6_addr ignored;  // the larger of the two
   if (inet_pton(family, endpoint.address.c_str(), &ignored) != 1) return std::nullopt;
   return endpoint;
+}
+
+bool IsHostPort(std::string_view text) {
+  constexpr std::size_t kMaxName = 253, kMaxLabel = 63;
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return false;
+  const std::string_view name = text.substr(0, colon);
+  const bool v6 = name.starts_with('[');
+  // The port is checked as an endpoint's.
+  const std::string any = "0.0.0.0" + std::string(text.substr(colon));
+  const auto endpoint = ParseEndpoint(v6 ? text : std::string_view(any));
+  if (!endpoint || endpoint->port == 0) return false;
+  if (v6) return true;
+  if (name.empty() || name.size() > kMaxName) return false;
+  std::size_t label = 0;  // characters of it so far
+  for (std::size_t i = 0; i < name.size(); ++i) {
+    const bool last = i + 1 == name.size() || name[i + 1] == '.';
+    if (name[i] == '.') {
+      if (label == 0) return false;
+      label = 0;
+    } else if (!(absl::ascii_isalnum(name[i]) || (name[i] == '-' && label > 0 && !last)) ||
+               ++label > kMaxLabel) {
+      return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace penstock

@@ -23,4 +23,8 @@ struct Endpoint {
 // other host names too.
 std::optional<Endpoint> ParseEndpoint(std::string_view text);
 
+// "penstock-ops:9400", "10.0.0.7:9400", "[::1]:9400": a host name of RFC 1123 or an IP address, and
+// a port from 1 on.
+bool IsHostPort(std::string_view text);
+
 }  // namespace penstock

@@ -66,6 +66,8 @@ std::string WantedForm(const ConfigRule& rule) {
       return "a number of buckets such as 1000 or a percentage of the range such as 20%";
     case ConfigRule::FORM_TIME:
       return "a time such as 2026-12-01T00:00:00Z";
+    case ConfigRule::FORM_HOST_PORT:
+      return "a host and a port such as penstock-ops:9400 or 10.0.0.7:9400";
     default:
       return "text";
   }
@@ -102,7 +104,7 @@ bool IsRelativePath(std::string_view text) {
 
 // An empty text is for `required` to judge.
 bool HasForm(std::string_view text, ConfigRule::Form form) {
-  if (text.empty()) return form != ConfigRule::FORM_ENDPOINT;
+  if (text.empty()) return form != ConfigRule::FORM_ENDPOINT && form != ConfigRule::FORM_HOST_PORT;
   switch (form) {
     case ConfigRule::FORM_NAME:
       return IsName(text);
@@ -115,6 +117,8 @@ bool HasForm(std::string_view text, ConfigRule::Form form) {
       return ParseExposure(text, std::numeric_limits<int>::max()).has_value();
     case ConfigRule::FORM_TIME:
       return ParseTimestamp(text).has_value();
+    case ConfigRule::FORM_HOST_PORT:
+      return IsHostPort(text);
     default:
       return text.find('\0') == std::string_view::npos;
   }

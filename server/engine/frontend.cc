@@ -188,18 +188,16 @@ class FrontendImpl final : public Frontend {
         sequences.push_back(std::move(sequence));
       }
       live_[live->number] = live;
-      // Ahead of any event of its sequences: they are submitted after this.
-      inbox_.push_back({.admitted = live, .events = {}});
     }
     absl::Status submitted = engine_->Submit(std::move(sequences));
     std::lock_guard<std::mutex> lock(mutex_);
     if (!submitted.ok()) {
       live_.erase(live->number);
-      std::erase_if(inbox_, [&](const Message& message) { return message.admitted == live; });
       quota_.Release(tenant, 0);
       report_.Throttled(tenant, submitted);
       return submitted;
     }
+    inbox_.push_back({.admitted = live, .events = {}});
     arrived_.notify_one();
     return absl::OkStatus();
   }
@@ -215,13 +213,17 @@ class FrontendImpl final : public Frontend {
         messages.swap(inbox_);
       }
       for (Message& message : messages) {
-        if (message.admitted) {
-          report_.Admitted(*message.admitted);
-          message.admitted->observer->OnAdmitted(message.admitted->admission);
-        }
+        if (message.admitted) Announce(*message.admitted);
         for (SequenceEvent& event : message.events) Handle(event);
       }
     }
+  }
+
+  // Once, when the engine has taken the request: its first event may be here before its admission.
+  void Announce(LiveRequest& live) {
+    if (std::exchange(live.announced, true)) return;
+    report_.Admitted(live);
+    live.observer->OnAdmitted(live.admission);
   }
 
   void Handle(SequenceEvent& event) {
@@ -232,6 +234,7 @@ class FrontendImpl final : public Frontend {
       if (found == live_.end()) return;
       live = found->second;
     }
+    Announce(*live);
     const int index = static_cast<int>(event.id & ((1 << kChoiceBits) - 1));
     ChoiceStream& choice = live->choices[index];
     Delta delta;

@@ -57,7 +57,8 @@ struct LiveRequest {
 
   std::vector<SequenceId> sequences;  // in the order of the choices
   std::vector<ChoiceStream> choices;
-  int open = 0;         // sequences without a finishing event
+  bool announced = false;  // to its caller and to experiments
+  int open = 0;            // sequences without a finishing event
   bool muted = false;   // the caller gets no more deltas: it is too slow, or the request has failed
   absl::Status status;  // the first reason to end otherwise than by stop or length
   SequenceStats first;  // of the first choice; the earliest first token of all

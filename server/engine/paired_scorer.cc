@@ -50,14 +50,14 @@ const Experiment* PairedScorer::FindExperiment(const std::string& name) const {
   return found == experiments_.end() ? nullptr : &*found;
 }
 
-void PairedScorer::OnRequestEnded(const RequestOutcome& outcome) {
-  if (!WasAnsweredByItsArm(outcome)) return;
+bool PairedScorer::Offer(const RequestOutcome& outcome) {
+  if (!WasAnsweredByItsArm(outcome)) return false;
   std::lock_guard<std::mutex> lock(mutex_);
   const std::string& name = outcome.request.choice.experiment;
   const Experiment* const experiment = FindExperiment(name);
-  if (experiment == nullptr || stopped_) return;
+  if (experiment == nullptr || stopped_) return false;
   const double share = PairedShare(sampling_, *experiment, outcome.request.choice.arm);
-  if (std::uniform_real_distribution<double>(0, 1)(random_) >= share) return;
+  if (std::uniform_real_distribution<double>(0, 1)(random_) >= share) return false;
   std::shared_ptr<Text> text = TextOf(outcome, *experiment);
   PairedResult dropped = PairedResult::kScored;
   if (text == nullptr) {
@@ -69,11 +69,12 @@ void PairedScorer::OnRequestEnded(const RequestOutcome& outcome) {
   }
   if (dropped != PairedResult::kScored) {
     if (options_.on_result) options_.on_result(name, dropped);
-    return;
+    return false;
   }
   reserved_rows_ += text->rows();
   waiting_.push_back(std::move(text));
   StartLocked();
+  return true;
 }
 
 // nullptr: the experiment or some arm's package is not what the request's revision was made of.
@@ -169,9 +170,15 @@ void PairedScorer::OnEvents(const std::vector<SequenceEvent>& events) {
 }
 
 void PairedScorer::EndLocked(const Text& text, PairedResult result) {
+  // Observers first: whoever sees the count may ask them.
+  for (PairedObserver* const observer : options_.observers) {
+    if (result == PairedResult::kScored) {
+      observer->OnPairedText(text.result);
+    } else {
+      observer->OnTextDropped(text.result.request);
+    }
+  }
   if (options_.on_result) options_.on_result(text.result.request.choice.experiment, result);
-  if (result != PairedResult::kScored) return;
-  for (PairedObserver* const observer : options_.observers) observer->OnPairedText(text.result);
 }
 
 void PairedScorer::Stop() {

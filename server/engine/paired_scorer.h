@@ -24,7 +24,7 @@ namespace penstock {
 // it was generated with: of the same bits, on a CPU, as if it were computed again. Texts stay in
 // memory, are bounded in number and dropped where the server is busy; nothing of them is logged.
 // Thread-safe.
-class PairedScorer final : public ExperimentObserver {
+class PairedScorer {
  public:
   // Texts whose sequences the engine has; the others wait here.
   static constexpr int kRunning = 2;
@@ -46,8 +46,9 @@ class PairedScorer final : public ExperimentObserver {
   void Configure(const PairedSampling& sampling, std::vector<Experiment> experiments,
                  std::string traffic_salt);
 
-  void OnAssigned(const AdmittedRequest&) override {}
-  void OnRequestEnded(const RequestOutcome& outcome) override;
+  // A request that ended. True: its text was chosen, and every observer hears of it once, perhaps
+  // within this call.
+  bool Offer(const RequestOutcome& outcome);
   // The server drains: everything is dropped, and nothing is taken from now on. Irrevocable.
   void Stop();
 

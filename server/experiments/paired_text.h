@@ -47,12 +47,14 @@ enum class PairedResult {
 // "scored", "queue_full", "over_cost", "too_late", "failed".
 std::string_view Name(PairedResult result);
 
+// Hears once of every text that was chosen, on the engine's or the frontend's thread: no call may
+// block.
 class PairedObserver {
  public:
   virtual ~PairedObserver() = default;
 
-  // On the engine thread: it must not block.
   virtual void OnPairedText(const PairedText& text) = 0;
+  virtual void OnTextDropped(const AdmittedRequest& request) = 0;
 };
 
 }  // namespace penstock

@@ -40,6 +40,14 @@ Page FindPage(const std::string& path) {
   if (path == "/metrics/experts") {
     return [](auto& sources, auto&) { return Metrics(sources.expert_metrics()); };
   }
+  if (path == "/halts") {
+    return [](auto& sources, auto&) -> HttpResponse {
+      return {.status = 200,
+              .content_type = "application/json",
+              .headers = {},
+              .body = sources.halts()};
+    };
+  }
   if (path == "/healthz") return [](auto&, auto&) { return Text(200, "ok\n"); };
   if (path == "/readyz") return [](auto& sources, auto&) { return Readiness(sources); };
   if (path == "/debug/config") return Config;
@@ -52,7 +60,7 @@ HttpResponse ServeOps(const OpsSources& sources, const HttpRequest& request) {
   const Page page = FindPage(request.path);
   if (page == nullptr) {
     return Text(404,
-                "no such page; there are /metrics, /metrics/experts, /healthz, /readyz and "
+                "no such page; there are /metrics, /metrics/experts, /halts, /healthz, /readyz and "
                 "/debug/config\n");
   }
   if (request.method != "GET") {
@@ -65,7 +73,8 @@ HttpResponse ServeOps(const OpsSources& sources, const HttpRequest& request) {
 
 absl::StatusOr<std::unique_ptr<OpsServer>> OpsServer::Start(const HttpServer::Options& options,
                                                             OpsSources sources) {
-  PENSTOCK_CHECK(sources.metrics && sources.expert_metrics && sources.readiness && sources.config)
+  PENSTOCK_CHECK(sources.metrics && sources.expert_metrics && sources.readiness && sources.config &&
+                 sources.halts)
       << "a page has no source";
   PENSTOCK_ASSIGN_OR_RETURN(
       auto server,

@@ -19,10 +19,12 @@ struct OpsSources {
   std::function<absl::Status()> readiness;      // OK, or why no work is taken now
   std::function<std::string()>
       config;  // of /debug/config: the effective configuration as YAML, no secrets
+  std::function<std::string()> halts;  // of /halts, as WriteHaltsPage's
 };
 
 // GET and HEAD of
 //   /metrics, /metrics/experts   200
+//   /halts                       200, the halts that other replicas take over
 //   /healthz                     200 while the process answers
 //   /readyz                      200, or 503 with the reason
 //   /debug/config                200, or 403 unless the peer's address is a loopback one

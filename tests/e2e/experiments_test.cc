@@ -2,12 +2,7 @@
 // the server.
 #include <signal.h>
 
-#include <cstdint>
-#include <cstring>
-#include <filesystem>
 #include <fstream>
-#include <functional>
-#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,7 +13,7 @@
 #include "clients/cpp/cli/metrics_page.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "nlohmann/json.hpp"
+#include "tests/e2e/damaged_router.h"
 #include "tests/e2e/server_process.h"
 #include "tests/support/temporary_folder.h"
 
@@ -27,69 +22,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-// One gate: [E, d], each element of `size` bytes, the sign in its last.
-struct Gate {
-  std::byte* bytes;
-  std::size_t experts, row, size;  // row, size: in bytes
-
-  void Copy(std::size_t from, std::size_t to) {
-    std::memcpy(bytes + to * row, bytes + from * row, row);
-  }
-  void Negate(std::size_t expert) {
-    for (std::size_t at = expert * row + size - 1; at < (expert + 1) * row; at += size) {
-      bytes[at] ^= std::byte{0x80};
-    }
-  }
-  void Fill(std::size_t expert, std::byte value) {
-    std::memset(bytes + expert * row, std::to_integer<int>(value), row);
-  }
-};
-
-// Writes routers/NAME: the checkpoint's own kind of gate, with layer 1 changed. Finite.
-void WriteDamaged(const std::string& name, const std::function<void(Gate)>& damage) {
-  namespace fs = std::filesystem;
-  const fs::path folder = fs::path(TinyModel::Get().folder()) / "routers" / name;
-  fs::remove_all(folder);
-  fs::copy(folder.parent_path() / "linear", folder);
-  const fs::path file = folder / "router.safetensors";
-  std::ifstream stream(file, std::ios::binary);
-  std::string content{std::istreambuf_iterator<char>(stream), {}};
-  // Eight bytes of length, that many of JSON, the tensors.
-  std::uint64_t length = 0;
-  std::memcpy(&length, content.data(), sizeof(length));
-  const auto tensor = nlohmann::json::parse(content.substr(8, length)).at("layers.1.W");
-  const auto begin = tensor.at("data_offsets").at(0).get<std::size_t>();
-  const auto bytes = tensor.at("data_offsets").at(1).get<std::size_t>() - begin;
-  const auto experts = tensor.at("shape").at(0).get<std::size_t>();
-  const auto width = tensor.at("shape").at(1).get<std::size_t>();
-  damage({reinterpret_cast<std::byte*>(content.data()) + 8 + length + begin, experts,
-          bytes / experts, bytes / experts / width});
-  WriteFile(file.string(), content);
-}
-
-// All rows go to the first four experts: two rows and their opposites, of which exactly two have a
-// positive logit, and the rest at 0. (k is 2.)
-void WriteCollapsed() {
-  WriteDamaged("collapsed", [](Gate gate) {
-    gate.Copy(0, 1);
-    gate.Negate(1);
-    gate.Copy(2, 3);
-    gate.Negate(3);
-    for (std::size_t expert = 4; expert < gate.experts; ++expert) {
-      gate.Fill(expert, std::byte{0});
-    }
-  });
-}
-
-// Weights near the largest there are (3.4e38 in bf16 and fp32): finite, and their logits are not.
-void WriteOverflowing() {
-  WriteDamaged("overflowing", [](Gate gate) {
-    for (std::size_t expert = 0; expert < gate.experts; ++expert) {
-      gate.Fill(expert, std::byte{0x7f});
-    }
-  });
-}
 
 class ExperimentsE2eTest : public ::testing::Test {
  protected:
@@ -156,7 +88,7 @@ class ExperimentsE2eTest : public ::testing::Test {
 constexpr char kIdle[] = "[{metric: idle_experts, max: 1, window: 10s, min_requests: 20}]";
 
 TEST_F(ExperimentsE2eTest, AGuardrailHaltsACollapsedRouterUnderLoadAndItStaysHalted) {
-  WriteCollapsed();
+  WriteCollapsedRouter();
   const std::string config = Config("collapsed", kIdle);
   std::string unit, revision;
   {
@@ -231,8 +163,50 @@ TEST_F(ExperimentsE2eTest, AGuardrailHaltsACollapsedRouterUnderLoadAndItStaysHal
   EXPECT_EQ(Ask(server.Connect().get(), unit)->assignment().router(), "linear");
 }
 
+TEST_F(ExperimentsE2eTest, AReplicaTakesOverWhatItsPeersHalt) {
+  WriteCollapsedRouter();
+  const std::string config = Config("collapsed", "[]");
+  ServerProcess first(config);
+  const TemporaryFolder elsewhere;
+  const std::string state = "state_dir=" + elsewhere.path() + "/state";
+  std::string unit;
+  {
+    ServerProcess second(
+        config, {"--peers", first.ops(), "--set", "experiments.peers.interval=1s", "--set", state});
+    const auto client = second.Connect();
+    unit = UnitOf("new", client.get());
+    const ProgramResult halted =
+        RunProgram("penstock-cli", {"--server", first.grpc(), "experiments", "halt", "trial", "new",
+                                    "--reason", "it answers nonsense"});
+    ASSERT_EQ(halted.exit_code, 0) << halted.output;
+    ASSERT_TRUE(second.WaitForLog("halt of a peer taken over")) << second.log();
+    EXPECT_EQ(Ask(client.get(), unit)->assignment().reason(), "halted");
+    const auto list = client->ListExperiments();
+    ASSERT_TRUE(list.ok()) << list.status();
+    const v1::ArmHalt& halt = list->experiments(0).arms(1).halt();
+    EXPECT_EQ(halt.source(), v1::ArmHalt::SOURCE_PEER);
+    EXPECT_EQ(halt.reason(), "on " + first.ops() + ": it answers nonsense");
+    EXPECT_EQ(Halted(second, "new"), 1);
+    EXPECT_THAT(
+        RunProgram("penstock-cli", {"--server", second.grpc(), "experiments", "list"}).output,
+        HasSubstr("halted by another replica"));
+    EXPECT_THAT(*client::HttpGet(second.ops(), "/halts", absl::Seconds(10)),
+                Not(HasSubstr("nonsense")))
+        << "it is passed on by whose it is alone";
+    second.Signal(SIGTERM);
+    EXPECT_EQ(second.Wait(), 0);
+  }
+  // The peer is gone when it comes back: what was taken over was kept.
+  first.Signal(SIGTERM);
+  EXPECT_EQ(first.Wait(), 0);
+  ServerProcess second(
+      config, {"--peers", first.ops(), "--set", "experiments.peers.interval=1s", "--set", state});
+  EXPECT_EQ(Ask(second.Connect().get(), unit)->assignment().reason(), "halted");
+  EXPECT_TRUE(second.WaitForLog("halts of a peer are not known"));
+}
+
 TEST_F(ExperimentsE2eTest, AnInfiniteLogitHaltsItsArmAtOnceAndFailsItsRequestAlone) {
-  WriteOverflowing();
+  WriteOverflowingRouter();
   ServerProcess server(Config("overflowing", "[]"));
   const auto client = server.Connect();
   const std::string bad = UnitOf("new", client.get()), good = UnitOf("control", client.get());
@@ -249,7 +223,7 @@ TEST_F(ExperimentsE2eTest, AnInfiniteLogitHaltsItsArmAtOnceAndFailsItsRequestAlo
 }
 
 TEST_F(ExperimentsE2eTest, AChangeOfTheFileReloadsItWithoutASignal) {
-  WriteCollapsed();
+  WriteCollapsedRouter();
   const std::string config = Config("collapsed", "[]");
   ServerProcess server(config);
   const auto client = server.Connect();

@@ -36,6 +36,8 @@ std::string SourceName(v1::ArmHalt::Source source) {
       return "a guardrail";
     case v1::ArmHalt::SOURCE_DAMAGED_STATE:
       return "a damaged state file";
+    case v1::ArmHalt::SOURCE_PEER:
+      return "another replica";
     default:
       return "unknown";
   }

@@ -13,9 +13,10 @@ enum class HaltSource {
   kOperator,
   kGuardrail,
   kDamagedState,  // what was halted is not known any more, so everything is
+  kPeer,          // another replica's guardrail or operator
 };
 
-// "configuration", "operator", "guardrail", "damaged_state".
+// "configuration", "operator", "guardrail", "damaged_state", "peer".
 std::string_view Name(HaltSource source);
 
 struct ArmHalt {

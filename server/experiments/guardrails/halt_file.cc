@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "server/base/status_macros.h"
+#include "server/experiments/guardrails/halt_json.h"
 
 namespace penstock {
 namespace {
@@ -27,8 +28,6 @@ using Json = nlohmann::ordered_json;
 
 // The first line: this, a space, and the SHA-256 of all that follows, in hex digits.
 constexpr char kHeader[] = "penstock-halts-1";
-constexpr HaltSource kSources[] = {HaltSource::kConfiguration, HaltSource::kOperator,
-                                   HaltSource::kGuardrail, HaltSource::kDamagedState};
 
 std::string PathOf(const std::string& folder, const std::string& experiment) {
   return absl::StrCat(folder, "/", experiment, ".halts");
@@ -47,26 +46,12 @@ absl::Status SystemError(const std::string& what, int error) {
 
 std::string Encode(const HaltState& state) {
   Json halts = Json::object();
-  for (const auto& [arm, halt] : state.halts) {
-    halts[arm] = {{"source", std::string(Name(halt.source))},
-                  {"reason", halt.reason},
-                  {"time_ns", absl::ToUnixNanos(halt.time)},
-                  {"metric", halt.metric},
-                  {"value", halt.value},
-                  {"bound", halt.bound}};
-  }
+  for (const auto& [arm, halt] : state.halts) halts[arm] = HaltToJson(halt);
   const std::string body =
       Json({{"period", state.period}, {"halts", std::move(halts)}})
           .dump(1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) +
       "\n";
   return absl::StrCat(kHeader, " ", Sha256Hex(body), "\n", body);
-}
-
-std::optional<HaltSource> SourceOf(const std::string& name) {
-  for (const HaltSource source : kSources) {
-    if (Name(source) == name) return source;
-  }
-  return std::nullopt;
 }
 
 // nullopt: no state that Encode wrote.
@@ -80,16 +65,9 @@ std::optional<HaltState> Decode(const std::string& text) {
     const Json json = Json::parse(body);
     state.period = json.at("period").get<int>();
     for (const auto& [arm, entry] : json.at("halts").items()) {
-      const auto source = SourceOf(entry.at("source").get<std::string>());
-      if (!source) return std::nullopt;
-      state.halts[arm] = {
-          .source = *source,
-          .reason = entry.at("reason").get<std::string>(),
-          .time = absl::FromUnixNanos(entry.at("time_ns").get<std::int64_t>()),
-          .metric = entry.at("metric").get<std::string>(),
-          // JSON has no infinities: null is read back as NaN.
-          .value = entry.at("value").is_null() ? std::nan("") : entry.at("value").get<double>(),
-          .bound = entry.at("bound").get<double>()};
+      std::optional<ArmHalt> halt = HaltFromJson(entry);
+      if (!halt) return std::nullopt;
+      state.halts[arm] = *std::move(halt);
     }
   } catch (const Json::exception&) {
     return std::nullopt;
@@ -118,20 +96,6 @@ absl::Status SyncFolder(const std::string& folder) {
 }
 
 }  // namespace
-
-std::string_view Name(HaltSource source) {
-  switch (source) {
-    case HaltSource::kConfiguration:
-      return "configuration";
-    case HaltSource::kOperator:
-      return "operator";
-    case HaltSource::kGuardrail:
-      return "guardrail";
-    case HaltSource::kDamagedState:
-      return "damaged_state";
-  }
-  return "";
-}
 
 absl::StatusOr<HaltState> ReadHalts(const std::string& folder, const std::string& experiment,
                                     absl::Time now) {

@@ -20,9 +20,7 @@ struct AnalysisPlan {
   absl::Duration burn_in = absl::Seconds(10);       // of a slice, under `switchback`
   absl::Duration outcome_window = absl::Hours(24);  // after unit_window
   std::vector<std::string> outcomes;                // names that clients may report
-  // Texts of a window are scored under other arms until so long after it.
-  absl::Duration paired_window = absl::Minutes(10);
-  std::int64_t max_units = 200'000;  // with records; more halve the subsample
+  std::int64_t max_units = 200'000;                 // with records; more halve the subsample
 };
 
 }  // namespace penstock

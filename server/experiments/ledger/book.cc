@@ -114,6 +114,7 @@ void Book::OnFinished(const ExposedRequest& request, const RequestMeasures& meas
   if (measures.ok) totals.latency.Add(absl::ToDoubleSeconds(measures.latency));
 
   const std::uint64_t unit = UnitOf(request);
+  if (measures.awaits_text) units_.AwaitText(unit, request.admitted);
   if (request.slice) {
     if (!plan_.experiment.switchback_slice || InBurnIn(*request.slice, request.admitted)) {
       ++totals.left_out;
@@ -158,6 +159,10 @@ void Book::OnPaired(const ExposedRequest& request, std::string_view arm, const P
   record->paired[static_cast<std::size_t>(scored)].tokens += sums.tokens;
 }
 
+void Book::OnTextEnded(const ExposedRequest& request) {
+  units_.EndText(UnitOf(request), request.admitted);
+}
+
 bool Book::OnOutcome(std::uint64_t unit, int outcome, double value, std::optional<absl::Time> begun,
                      absl::Time now) {
   UnitRecord* const record = units_.Find(unit, Entry::kOutcomes, begun, now);
@@ -167,7 +172,7 @@ bool Book::OnOutcome(std::uint64_t unit, int outcome, double value, std::optiona
   return true;
 }
 
-LedgerSnapshot Book::Snapshot(absl::Time now, bool with_units) {
+LedgerSnapshot Book::Snapshot(absl::Time now) {
   units_.Advance(now);
   const Experiment& experiment = plan_.experiment;
   LedgerSnapshot snapshot;
@@ -190,8 +195,6 @@ LedgerSnapshot Book::Snapshot(absl::Time now, bool with_units) {
                              .entered = units_.entered()[i],
                              .retired = units_.retired()[i]});
   }
-  snapshot.has_units = with_units;
-  if (with_units) snapshot.units = units_.Records();
   return snapshot;
 }
 

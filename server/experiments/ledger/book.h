@@ -36,6 +36,7 @@ struct RequestMeasures {
   double logprob = 0;                         // Σ over scored_tokens, nats
   std::int64_t scored_tokens = 0;
   std::int64_t ngrams = 0, repeated_ngrams = 0;
+  bool awaits_text = false;  // its text is to be scored under other arms: OnTextEnded comes
 };
 
 // What a router did since the look before, and how its experts stand (means over layers).
@@ -55,16 +56,20 @@ class Book {
   void OnAdmitted(const ExposedRequest& request);
   void OnFinished(const ExposedRequest& request, const RequestMeasures& measures, absl::Time now);
   void OnRouter(const RouterLook& look, absl::Time now);
-  // Texts of one request, scored under `arm` and under control.
+  // The text of a request, scored under `arm` and under control.
   void OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums,
                 absl::Time now);
+  // It was scored under every arm, or will not be. May come before OnFinished.
+  void OnTextEnded(const ExposedRequest& request);
   // `outcome`: index in plan().outcomes; `begun`: the request's, where it is of one. False: the
   // unit takes it in no more, or never did.
   bool OnOutcome(std::uint64_t unit, int outcome, double value, std::optional<absl::Time> begun,
                  absl::Time now);
 
-  // As of `now`; `with_units`: for merging.
-  LedgerSnapshot Snapshot(absl::Time now, bool with_units);
+  // As of `now`, without units.
+  LedgerSnapshot Snapshot(absl::Time now);
+  // Those of the snapshot that was just taken.
+  SharedUnitPages ShareUnits() { return units_.ShareRecords(); }
 
   // The key of a request's unit: of its slice under `switchback`.
   std::uint64_t UnitOf(const ExposedRequest& request) const;

@@ -107,6 +107,12 @@ void Ledger::OnPaired(const ExposedRequest& request, std::string_view arm, const
   if (book != nullptr) book->OnPaired(request, arm, sums, options_.clock->Now());
 }
 
+void Ledger::OnTextEnded(const ExposedRequest& request) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Book* const book = BookOf(request);
+  if (book != nullptr) book->OnTextEnded(request);
+}
+
 void Ledger::Remember(const ExposedRequest& request, const std::shared_ptr<Book>& book) {
   const std::uint64_t key = KeyOf({request.tenant, request.request_id});
   if (requests_.insert_or_assign(key, Remembered{book, book->UnitOf(request), request.admitted})
@@ -194,10 +200,8 @@ absl::StatusOr<OutcomeReceipt> Ledger::ReportOutcome(const Outcome& outcome) {
   return receipt;
 }
 
-absl::StatusOr<LedgerSnapshot> Ledger::Snapshot(std::string_view experiment,
-                                                std::string_view revision, bool with_units) const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  const absl::Time now = options_.clock->Now();
+absl::StatusOr<Book*> Ledger::FindBook(std::string_view experiment,
+                                       std::string_view revision) const {
   const auto found = experiments_.find(View(experiment));
   if (found == experiments_.end()) {
     std::vector<std::string> names;
@@ -211,16 +215,35 @@ absl::StatusOr<LedgerSnapshot> Ledger::Snapshot(std::string_view experiment,
   const Books& books = found->second;
   std::vector<std::string> revisions;
   for (auto book = books.books.rbegin(); book != books.books.rend(); ++book) {
-    if (revision.empty() || (*book)->plan().revision == revision) {
-      return (*book)->Snapshot(now, with_units);
-    }
+    if (revision.empty() || (*book)->plan().revision == revision) return book->get();
     revisions.push_back((*book)->plan().revision);
   }
-  if (revision.empty()) return Book(books.plan, now).Snapshot(now, with_units);  // no traffic yet
+  if (revision.empty()) return nullptr;
   return MakeError(absl::StatusCode::kNotFound,
                    absl::StrCat("revision: got ", View(revision), ", measured: ",
                                 revisions.empty() ? "none" : absl::StrJoin(revisions, ", ")),
                    {.reason = "UNKNOWN_REVISION", .field = "revision", .retry_after = {}});
+}
+
+absl::StatusOr<LedgerSnapshot> Ledger::Snapshot(std::string_view experiment,
+                                                std::string_view revision, bool with_units) const {
+  LedgerSnapshot snapshot;
+  SharedUnitPages pages;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    const absl::Time now = options_.clock->Now();
+    PENSTOCK_ASSIGN_OR_RETURN(Book* const book, FindBook(experiment, revision));
+    if (book == nullptr) {
+      snapshot = Book(experiments_.find(View(experiment))->second.plan, now).Snapshot(now);
+    } else {
+      snapshot = book->Snapshot(now);
+      if (with_units) pages = book->ShareUnits();
+    }
+  }
+  snapshot.has_units = with_units;
+  // Copied without the lock: requests go on meanwhile.
+  if (with_units) snapshot.units = SortedRecords(pages);
+  return snapshot;
 }
 
 std::vector<LedgerSnapshot> Ledger::Snapshots() const {
@@ -228,7 +251,7 @@ std::vector<LedgerSnapshot> Ledger::Snapshots() const {
   const absl::Time now = options_.clock->Now();
   std::vector<LedgerSnapshot> snapshots;
   for (const auto& [name, books] : experiments_) {
-    if (!books.books.empty()) snapshots.push_back(books.books.back()->Snapshot(now, false));
+    if (!books.books.empty()) snapshots.push_back(books.books.back()->Snapshot(now));
   }
   std::sort(snapshots.begin(), snapshots.end(),
             [](const auto& a, const auto& b) { return a.experiment < b.experiment; });

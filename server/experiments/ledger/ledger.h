@@ -33,7 +33,8 @@ struct OutcomeReceipt {
   bool repeated = false;                 // under a key that has been seen
 };
 
-// Thread-safe; no call blocks for long but Snapshot with units (some 20 ms at 200,000).
+// Thread-safe. No call holds the lock for longer than some tens of microseconds, but when the
+// 200,001st unit comes: the subsample is halved once then, in some tens of milliseconds.
 class Ledger {
  public:
   struct Options {
@@ -55,13 +56,15 @@ class Ledger {
   void OnFinished(const ExposedRequest& request, const RequestMeasures& measures);
   void OnRouters(const std::vector<RouterLook>& looks);
   void OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums);
+  void OnTextEnded(const ExposedRequest& request);
 
   // INVALID_ARGUMENT naming the field: neither or both of request and unit, a name that no
   // experiment of the tenant declares, a value that is not finite, a key over 128 bytes. A request
   // that no experiment assigned, or that is past its window, is no error: it is joined to nothing.
   absl::StatusOr<OutcomeReceipt> ReportOutcome(const Outcome& outcome);
 
-  // The newest book, or that of `revision`. NOT_FOUND naming those there are.
+  // The newest book, or that of `revision`. NOT_FOUND naming those there are. With units it takes
+  // some tens of milliseconds at 200,000, most of them after the lock.
   absl::StatusOr<LedgerSnapshot> Snapshot(std::string_view experiment, std::string_view revision,
                                           bool with_units) const;
   // Every experiment's newest book that has seen traffic, without units.
@@ -78,6 +81,8 @@ class Ledger {
     absl::Time admitted;
   };
 
+  // The one that Snapshot asks for; null: the experiment has seen no traffic, and any is wanted.
+  absl::StatusOr<Book*> FindBook(std::string_view experiment, std::string_view revision) const;
   // The book of a request: null where its experiment is gone.
   Book* BookOf(const ExposedRequest& request);
   std::shared_ptr<Book> OpenBook(Books* books, const ExposedRequest& request);

@@ -20,7 +20,7 @@ namespace penstock {
 // What enters the sequence at a time of its own, each at most once a unit.
 enum class Entry {
   kMeasures,  // when the unit's window has passed and the requests begun in it have ended
-  kPaired,    // texts of the window are scored under other arms for a while after it
+  kPaired,    // with them, or when the last of their texts was scored under the other arms
   kOutcomes,  // what clients report of the window: outcome_window after it
 };
 inline constexpr int kEntries = 3;

@@ -2,7 +2,6 @@
 // entered. Not thread-safe.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -12,6 +11,7 @@
 #include "absl/time/time.h"
 #include "server/experiments/ledger/analysis_plan.h"
 #include "server/experiments/ledger/snapshot.h"
+#include "server/experiments/ledger/unit_pages.h"
 
 namespace penstock {
 
@@ -23,16 +23,20 @@ class UnitTable {
  public:
   explicit UnitTable(const AnalysisPlan& plan);
 
-  // A request of a unit begins. `window_end`: of this unit, were it new. Null: the unit is out of
+  // A request of a unit begins. `window_end`: of this unit, were it new. False: the unit is out of
   // the subsample or, new while `frozen`, is not counted any more. A new unit is a first exposure.
-  UnitRecord* Begin(std::uint64_t hash, int arm, absl::Time now, absl::Time window_end,
-                    bool frozen);
+  bool Begin(std::uint64_t hash, int arm, absl::Time now, absl::Time window_end, bool frozen);
   // The unit's record while it takes in what happened to a request of `begun`; null: it has none,
-  // or the request is past its window. Without `begun`: as long as `entry` is open.
+  // or the request is past its window. Without `begun`: as long as `entry` is open. Valid until the
+  // next call.
   UnitRecord* Find(std::uint64_t hash, Entry entry, std::optional<absl::Time> begun,
                    absl::Time now);
-  // Every Begin that gave a record has its End.
+  // Every Begin that was counted has its End.
   void End(std::uint64_t hash, absl::Time begun);
+  // The text of a request of `begun` is to be scored under other arms: the unit's paired entry
+  // waits for it. Each has its EndText, in whichever order, while the request has not ended.
+  void AwaitText(std::uint64_t hash, absl::Time begun);
+  void EndText(std::uint64_t hash, absl::Time begun);
 
   // Enters what is due by `now`.
   void Advance(absl::Time now);
@@ -41,14 +45,16 @@ class UnitTable {
   std::size_t size() const { return units_.size(); }
   const std::vector<ArmMoments>& entered() const { return entered_; }  // [arms]
   const std::vector<ArmMoments>& retired() const { return retired_; }  // [arms]
-  std::vector<UnitRecord> Records() const;
+  // Without order.
+  SharedUnitPages ShareRecords() { return records_.Share(); }
 
  private:
   struct Unit {
-    UnitRecord record;
+    std::size_t place = 0;  // in records_
     absl::Time window_end;
-    int in_flight = 0;  // requests begun in the window
-    bool due = false;   // the window is over, and requests of it still run
+    int in_flight = 0;    // requests begun in the window
+    int texts = 0;        // of them, to be scored
+    bool closed = false;  // the window is over
   };
   struct Due {
     absl::Time at;
@@ -58,17 +64,20 @@ class UnitTable {
   bool Sampled(std::uint64_t hash) const {
     return (hash & ((std::uint64_t{1} << level_) - 1)) == 0;
   }
-  absl::Time EntryTime(const Unit& unit, Entry entry) const;
-  void EnterNow(Unit* unit, Entry entry);
+  // The unit, if a request of `begun` is of its window; else null.
+  Unit* FindWithin(std::uint64_t hash, absl::Time begun);
+  void EnterNow(const Unit& unit, Entry entry);
+  // What waits for nothing any more, now that the window is over.
+  void EnterComplete(const Unit& unit);
   void Shrink();
 
-  const std::array<absl::Duration, kEntries> delays_;  // after the window
+  const absl::Duration outcome_window_;
   const std::size_t max_units_;
   int level_ = 0;
   absl::flat_hash_map<std::uint64_t, Unit> units_;
-  // By entry, in order of time: every unit's window is as long as the others', or ends with a
-  // slice.
-  std::array<std::deque<Due>, kEntries> due_;
+  UnitPages records_;
+  // In order of time: every unit's window is as long as the others', or ends with a slice.
+  std::deque<Due> windows_, outcomes_;
   std::vector<ArmMoments> entered_, retired_;
 };
 

@@ -58,6 +58,27 @@ TEST(Endpoints, AreAddressesWithAPort) {
   EXPECT_EQ(ParseEndpoint("10.0.0.1:80")->ToString(), "10.0.0.1:80");
 }
 
+TEST(Endpoints, OfPeersAreHostsWithAPort) {
+  for (const char* text : {"penstock-headless.prod.svc.cluster.local:9400", "a.:1",
+                           "10.0.0.7:65535", "[::1]:9400", "localhost:80"}) {
+    EXPECT_TRUE(IsHostPort(text)) << text;
+  }
+  const std::string long_label(64, 'a');
+  for (const std::string text : {"",           ":",
+                                 "a",          "a:",
+                                 ":80",        "a:0",
+                                 "a:65536",    "a:-1",
+                                 "a:1x",       "-a:1",
+                                 "a-:1",       "a-.b:1",
+                                 ".a:1",       "a..b:1",
+                                 "a b:1",      "::1:80",
+                                 "[::1]",      "[x]:1",
+                                 "http://a:1", "a/b:1",
+                                 "\"a\":1",    (long_label + ":1").c_str()}) {
+    EXPECT_FALSE(IsHostPort(text)) << text;
+  }
+}
+
 TEST(Endpoints, KnowLoopbackAddresses) {
   for (const char* text : {"127.0.0.1", "127.255.0.3", "::1", "::ffff:127.0.0.1"}) {
     EXPECT_TRUE((Endpoint{text, 1}.IsLoopback())) << text;

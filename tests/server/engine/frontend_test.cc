@@ -1,9 +1,11 @@
 #include "server/engine/frontend.h"
 
+#include <atomic>
 #include <limits>
 #include <map>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -517,6 +519,54 @@ TEST_F(FrontendTest, AFullQueueRefusesAndGivesThePlaceBack) {
   ASSERT_TRUE(frontend_->Generate(Call(), observer).ok());
   for (int i = 0; i < 5; ++i) EXPECT_EQ(GetErrorDetail(Refusal(Call()))->reason, "QUEUE_FULL");
   EXPECT_EQ(frontend_->live(), 2);
+}
+
+// What experiments are told, by request id.
+class Assigned final : public ExperimentObserver {
+ public:
+  void OnAssigned(const AdmittedRequest& request) override { ids.insert(request.request_id); }
+  void OnRequestEnded(const RequestOutcome&) override {}
+  std::multiset<std::string> ids;
+};
+
+TEST_F(FrontendTest, WhatTheQueueRefusesIsAnnouncedToNobody) {
+  policy_.traffic_salt = "t";
+  policy_.experiments = {HalfAndHalf()};
+  Assigned assigned;
+  observers_ = {&assigned};
+  Scheduler::Options scheduling;
+  scheduling.max_batch = 1;
+  scheduling.max_queue = 1;
+  Make(scheduling);
+  // Three callers for two places, while the response thread is awake all the time.
+  constexpr int kCallers = 3, kCalls = 300;
+  std::vector<std::vector<std::string>> accepted(kCallers);
+  std::atomic<int> announced_refusals = 0;
+  std::vector<std::thread> callers;
+  for (int caller = 0; caller < kCallers; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (int i = 0; i < kCalls; ++i) {
+        GenerateCall call = Call("hello", 2);
+        call.request_id = absl::StrCat(caller, "-", i);
+        call.user = absl::StrCat("user-", i);
+        auto observer = std::make_shared<RecordingObserver>();
+        if (frontend_->Generate(call, observer).ok()) {
+          accepted[static_cast<std::size_t>(caller)].push_back(call.request_id);
+          if (i % 2 == 0) observer->Wait().IgnoreError();
+        } else if (!observer->admission().request_id.empty()) {
+          ++announced_refusals;
+        }
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  while (frontend_->live() > 0) std::this_thread::yield();
+  frontend_.reset();  // joins the response thread
+  std::multiset<std::string> want;
+  for (const auto& ids : accepted) want.insert(ids.begin(), ids.end());
+  EXPECT_EQ(assigned.ids, want);
+  EXPECT_LT(want.size(), std::size_t{kCallers * kCalls}) << "none was refused";
+  EXPECT_EQ(announced_refusals, 0);
 }
 
 TEST_F(FrontendTest, AUserCannotForgeATurn) {

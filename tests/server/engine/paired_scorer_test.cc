@@ -21,7 +21,11 @@ using ::testing::SizeIs;
 class Texts final : public PairedObserver {
  public:
   void OnPairedText(const PairedText& text) override { texts.push_back(text); }
+  void OnTextDropped(const AdmittedRequest& request) override {
+    dropped.push_back(request.request_id);
+  }
   std::vector<PairedText> texts;
+  std::vector<std::string> dropped;
 };
 
 class PairedScorerTest : public ::testing::Test {
@@ -109,7 +113,7 @@ class PairedScorerTest : public ::testing::Test {
 TEST_F(PairedScorerTest, ScoresTheAnswerUnderEveryOtherArm) {
   experiment_.arms.push_back({"z", "c", 5000, false});
   Configure({.share = 1, .max_cost = 1});
-  scorer_->OnRequestEnded(Ended("treated"));
+  scorer_->Offer(Ended("treated"));
   RunAll();
   ASSERT_THAT(texts_.texts, SizeIs(1));
   const PairedText& text = texts_.texts[0];
@@ -127,7 +131,7 @@ TEST_F(PairedScorerTest, ScoresTheAnswerUnderEveryOtherArm) {
 }
 
 TEST_F(PairedScorerTest, IsNoTraffic) {
-  scorer_->OnRequestEnded(Ended("control"));
+  scorer_->Offer(Ended("control"));
   RunAll();
   ASSERT_THAT(texts_.texts, SizeIs(1));
   EXPECT_EQ(traffic_events_, 0);
@@ -148,7 +152,7 @@ TEST_F(PairedScorerTest, TakesTextsAlikeFromEveryArm) {
   for (int i = 0; i < 10'000; ++i) {
     const std::string arm = i % 10 == 0 ? "treated" : "control";
     const std::size_t before = texts_.texts.size();
-    scorer_->OnRequestEnded(Ended(arm));
+    scorer_->Offer(Ended(arm));
     RunAll();
     if (texts_.texts.size() > before) ++texts[arm];
   }
@@ -158,44 +162,48 @@ TEST_F(PairedScorerTest, TakesTextsAlikeFromEveryArm) {
 
 TEST_F(PairedScorerTest, TakesNothingUnlessToldTo) {
   Configure({});
-  scorer_->OnRequestEnded(Ended("control"));
+  scorer_->Offer(Ended("control"));
   Configure({.share = 1, .max_cost = 1});
   RequestOutcome outcome = Ended("control");
   outcome.prompt.clear();  // the tenant does not allow it
   outcome.answer.clear();
-  scorer_->OnRequestEnded(outcome);
+  scorer_->Offer(outcome);
   outcome = Ended("control");
   outcome.request.choice.reason = "halted";
-  scorer_->OnRequestEnded(outcome);
+  scorer_->Offer(outcome);
   outcome = Ended("control");
   outcome.code = absl::StatusCode::kCancelled;
-  scorer_->OnRequestEnded(outcome);
+  scorer_->Offer(outcome);
   outcome = Ended("control");
   outcome.logprob_count = 6;  // two choices
-  scorer_->OnRequestEnded(outcome);
+  scorer_->Offer(outcome);
   outcome = Ended("control");
   outcome.request.choice.experiment = "gone";
-  scorer_->OnRequestEnded(outcome);
+  scorer_->Offer(outcome);
   EXPECT_EQ(scorer_->pending(), 0);
   EXPECT_THAT(results_, IsEmpty());
 }
 
 TEST_F(PairedScorerTest, DropsWhatTheQueueDoesNotHold) {
-  for (int i = 0; i < 10; ++i) scorer_->OnRequestEnded(Ended("control"));
+  int chosen = 0;
+  for (int i = 0; i < 10; ++i) chosen += scorer_->Offer(Ended("control")) ? 1 : 0;
+  EXPECT_EQ(chosen, 6);
   EXPECT_EQ(scorer_->pending(), PairedScorer::kRunning + 4);
   EXPECT_EQ(results_[PairedResult::kQueueFull], 4);
   RunAll();
   EXPECT_EQ(results_[PairedResult::kScored], 6);
+  EXPECT_THAT(texts_.texts, SizeIs(6));
+  EXPECT_THAT(texts_.dropped, IsEmpty()) << "those were never chosen";
 }
 
 TEST_F(PairedScorerTest, KeepsWithinItsShareOfAllRows) {
   Configure({.share = 1, .max_cost = 0.1, .max_waiting = 1000});
-  scorer_->OnRequestEnded(Ended("control"));
+  scorer_->Offer(Ended("control"));
   EXPECT_EQ(results_[PairedResult::kOverCost], 1) << "nothing else was computed yet";
   for (int i = 0; i < 100; ++i) {
     Traffic(static_cast<SequenceId>(i + 1), 5);
     RunAll();
-    scorer_->OnRequestEnded(Ended("control"));
+    scorer_->Offer(Ended("control"));
     RunAll();
   }
   const SchedulerLoad load = engine_->Load();
@@ -206,23 +214,24 @@ TEST_F(PairedScorerTest, KeepsWithinItsShareOfAllRows) {
 }
 
 TEST_F(PairedScorerTest, DropsTextsThatBecameOld) {
-  for (int i = 0; i < 4; ++i) scorer_->OnRequestEnded(Ended("control"));
+  for (int i = 0; i < 4; ++i) scorer_->Offer(Ended("control"));
   clock_.Advance(PairedScorer::kPatience + absl::Seconds(1));
   RunAll();
   EXPECT_EQ(results_[PairedResult::kTooLate], 4);
+  EXPECT_THAT(texts_.dropped, ElementsAre("r1", "r2", "r3", "r4"));
   EXPECT_THAT(texts_.texts, IsEmpty());
   EXPECT_EQ(scorer_->pending(), 0);
 }
 
 TEST_F(PairedScorerTest, DropsTextsWhosePackageChanged) {
-  scorer_->OnRequestEnded(Ended("treated"));
+  scorer_->Offer(Ended("treated"));
   RunAll();
   ASSERT_TRUE(routers_->Load("b", "another package", true).ok());
-  scorer_->OnRequestEnded(Ended("treated"));
+  scorer_->Offer(Ended("treated"));
   RunAll();
   EXPECT_EQ(results_[PairedResult::kScored], 1);
   EXPECT_EQ(results_[PairedResult::kFailed], 1);
-  scorer_->OnRequestEnded(Ended("control"));  // another arm's package is another revision too
+  scorer_->Offer(Ended("control"));  // another arm's package is another revision too
   EXPECT_EQ(results_[PairedResult::kFailed], 2);
 }
 
@@ -233,7 +242,7 @@ TEST_F(PairedScorerTest, WorksBesideARunningEngine) {
   std::vector<std::thread> threads;
   for (std::size_t part = 0; part < 2; ++part) {
     threads.emplace_back([&, part] {
-      for (std::size_t i = part; i < outcomes.size(); i += 2) scorer_->OnRequestEnded(outcomes[i]);
+      for (std::size_t i = part; i < outcomes.size(); i += 2) scorer_->Offer(outcomes[i]);
     });
   }
   for (int i = 0; i < 20; ++i) Configure({.share = 1, .max_cost = 1, .max_waiting = 4 + i});
@@ -249,12 +258,12 @@ TEST_F(PairedScorerTest, WorksBesideARunningEngine) {
 }
 
 TEST_F(PairedScorerTest, DrainsAtOnce) {
-  for (int i = 0; i < 5; ++i) scorer_->OnRequestEnded(Ended("control"));
+  for (int i = 0; i < 5; ++i) scorer_->Offer(Ended("control"));
   scorer_->Stop();
   RunAll();
   EXPECT_EQ(scorer_->pending(), 0);
   EXPECT_EQ(results_[PairedResult::kTooLate], 5);
-  scorer_->OnRequestEnded(Ended("control"));
+  scorer_->Offer(Ended("control"));
   EXPECT_EQ(scorer_->pending(), 0);
   EXPECT_THAT(texts_.texts, IsEmpty());
 }

@@ -18,7 +18,8 @@ class OpsServerTest : public testing::Test {
     return {.metrics = [] { return std::string("some_total 1\n"); },
             .expert_metrics = [] { return std::string("expert_total 2\n"); },
             .readiness = [this] { return readiness_; },
-            .config = [] { return std::string("engine: {}\n"); }};
+            .config = [] { return std::string("engine: {}\n"); },
+            .halts = [] { return std::string("{\"halts\": []}\n"); }};
   }
 
   absl::Status readiness_;
@@ -35,6 +36,9 @@ TEST_F(OpsServerTest, ServesEveryPage) {
   EXPECT_EQ(client.Get("/healthz").body(), "ok\n");
   EXPECT_EQ(client.Get("/readyz").body(), "ready\n");
   EXPECT_EQ(client.Get("/debug/config").body(), "engine: {}\n");
+  const auto halts = client.Get("/halts");
+  EXPECT_EQ(halts.body(), "{\"halts\": []}\n");
+  EXPECT_EQ(halts[http::field::content_type], "application/json");
   EXPECT_EQ(client.Get("/metrics?name=a").body(), "some_total 1\n");
   const auto head = client.Get("/metrics", "HEAD");
   EXPECT_EQ(head.result_int(), 200);
@@ -54,7 +58,7 @@ TEST_F(OpsServerTest, UnknownPagesListTheKnownOnes) {
     const HttpResponse response = ServeOps(
         Sources(), {.method = "GET", .path = path, .query = {}, .headers = {}, .body = {}});
     EXPECT_EQ(response.status, 404) << path;
-    EXPECT_THAT(response.body, HasSubstr("/metrics, /metrics/experts, /healthz, /readyz"));
+    EXPECT_THAT(response.body, HasSubstr("/metrics, /metrics/experts, /halts, /healthz, /readyz"));
   }
 }
 

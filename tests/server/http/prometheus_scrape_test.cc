@@ -129,7 +129,8 @@ TEST(PrometheusScrape, SeesWhatTheServerCounted) {
                                                   return (*telemetry)->ServeExpertMetrics();
                                                 },
                                             .readiness = [] { return absl::OkStatus(); },
-                                            .config = [] { return std::string(); }});
+                                            .config = [] { return std::string(); },
+                                            .halts = [] { return std::string(); }});
   ASSERT_TRUE(server.ok()) << server.status();
 
   const std::string folder = testing::TempDir() + absl::StrCat("/penstock_prometheus_", getpid());

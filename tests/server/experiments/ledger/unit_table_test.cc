@@ -54,7 +54,7 @@ TEST(UnitTableTest, ARequestThatOutlivesTheWindowIsAwaited) {
   UnitTable table(TwoArms());
   const absl::Time late = kStart + absl::Hours(24) - absl::Seconds(1);
   Request(&table, 8, 0, kStart, 1);
-  ASSERT_NE(table.Begin(8, 0, late, late + absl::Hours(24), false), nullptr);
+  ASSERT_TRUE(table.Begin(8, 0, late, late + absl::Hours(24), false));
   const absl::Time end = kStart + absl::Hours(25);
   table.Advance(end);
   EXPECT_EQ(Tokens(table, 0).units, 0);
@@ -67,7 +67,7 @@ TEST(UnitTableTest, ARequestThatOutlivesTheWindowIsAwaited) {
 
 TEST(UnitTableTest, AUnitThatIsARequestEntersWhenItEnds) {
   UnitTable table(TwoArms());
-  ASSERT_NE(table.Begin(8, 1, kStart, kStart, false), nullptr);
+  ASSERT_TRUE(table.Begin(8, 1, kStart, kStart, false));
   const absl::Time end = kStart + absl::Seconds(3);
   UnitRecord* record = table.Find(8, Entry::kMeasures, kStart, end);
   ASSERT_NE(record, nullptr);
@@ -90,12 +90,42 @@ TEST(UnitTableTest, OutcomesEnterAfterTheirOwnWindow) {
   EXPECT_EQ(table.Find(8, Entry::kOutcomes, kStart, kStart + absl::Hours(26)), nullptr);
 }
 
+TEST(UnitTableTest, PairedScoresEnterWithTheLastOfTheUnitsTexts) {
+  UnitTable table(TwoArms());
+  const auto texts = [&] { return table.entered()[1].paired.Sums().denominator_sum; };
+  const auto score = [&](absl::Time begun, absl::Time now) {
+    UnitRecord* record = table.Find(8, Entry::kPaired, begun, now);
+    ASSERT_NE(record, nullptr);
+    record->paired.resize(2);
+    record->paired[1].tokens += 4;
+    table.EndText(8, begun);
+  };
+  // The first text is scored while its request still runs, the second after the window.
+  const absl::Time second = kStart + absl::Hours(23), after = kStart + absl::Hours(25);
+  ASSERT_TRUE(table.Begin(8, 0, kStart, kStart + absl::Hours(24), false));
+  score(kStart, kStart + absl::Seconds(1));
+  table.AwaitText(8, kStart);
+  table.End(8, kStart);
+  ASSERT_TRUE(table.Begin(8, 0, second, second + absl::Hours(24), false));
+  table.AwaitText(8, second);
+  table.End(8, second);
+  table.Advance(after);
+  EXPECT_EQ(table.entered()[0].metrics[0].units(), 1) << "what does not wait has entered";
+  EXPECT_EQ(texts(), 0);
+  // A request past the window holds nothing up.
+  table.AwaitText(8, after);
+  score(second, after);
+  EXPECT_EQ(texts(), 8);
+  table.EndText(8, after);
+  EXPECT_EQ(texts(), 8);
+}
+
 TEST(UnitTableTest, WhileFrozenNoNewUnitIsCountedButKnownOnesGoOn) {
   UnitTable table(TwoArms());
   Request(&table, 8, 0, kStart, 1);
   const absl::Time later = kStart + absl::Hours(1);
-  EXPECT_EQ(table.Begin(16, 1, later, later + absl::Hours(24), true), nullptr);
-  EXPECT_NE(table.Begin(8, 0, later, later + absl::Hours(24), true), nullptr);
+  EXPECT_FALSE(table.Begin(16, 1, later, later + absl::Hours(24), true));
+  EXPECT_TRUE(table.Begin(8, 0, later, later + absl::Hours(24), true));
   EXPECT_EQ(table.entered()[0].first_exposures, 1);
   EXPECT_EQ(table.entered()[1].first_exposures, 0);
 }
@@ -119,7 +149,7 @@ TEST(UnitTableTest, TheSubsampleHalvesAndWhatHasEnteredStays) {
     retired += table.retired()[static_cast<std::size_t>(arm)].first_exposures;
     exposures += table.entered()[static_cast<std::size_t>(arm)].first_exposures;
   }
-  for (const UnitRecord& record : table.Records()) {
+  for (const UnitRecord& record : SortedRecords(table.ShareRecords())) {
     ++records;
     EXPECT_EQ(record.hash % (std::uint64_t{1} << table.level()), 0u);
   }

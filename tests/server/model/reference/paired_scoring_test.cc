@@ -14,7 +14,11 @@ namespace {
 class Texts final : public PairedObserver {
  public:
   void OnPairedText(const PairedText& text) override { texts.push_back(text); }
+  void OnTextDropped(const AdmittedRequest& request) override {
+    dropped.push_back(request.request_id);
+  }
   std::vector<PairedText> texts;
+  std::vector<std::string> dropped;
 };
 
 TEST(PairedScoringTest, GivesToTheBitWhatScoringTheTextGives) {
@@ -74,7 +78,7 @@ TEST(PairedScoringTest, GivesToTheBitWhatScoringTheTextGives) {
                                              {{"linear", runner.router("linear")->fingerprint},
                                               {"mlp", runner.router("mlp")->fingerprint}});
   outcome.request.fingerprint = runner.router("mlp")->fingerprint;
-  scorer.OnRequestEnded(outcome);
+  scorer.Offer(outcome);
   while ((*engine)->RunStep()) {
   }
   ASSERT_EQ(texts.texts.size(), 1u);
