@@ -12,7 +12,7 @@ std::string Quote(std::string_view text) {
 }
 
 std::string DescribeUnit(UnitKind kind, const AssignmentQuery& query) {
-  const std::string tenant = "tenant " + std::string(query.tenant);
+  std::string tenant = "tenant " + std::string(query.tenant);
   switch (kind) {
     case UnitKind::kTenant:
       return tenant;
@@ -34,7 +34,7 @@ std::string Buckets(int first, int end) {
 
 std::string Assigner::Why(const Prepared& prepared, Standing standing, int traffic_bucket) {
   const Experiment& experiment = prepared.experiment;
-  const std::string name = "experiment " + experiment.name;
+  std::string name = "experiment " + experiment.name;
   const int first = experiment.range_first;
   switch (standing) {
     case Standing::kTakes:

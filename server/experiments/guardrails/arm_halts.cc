@@ -101,7 +101,7 @@ absl::Status ArmHalts::Halt(const std::string& experiment, const std::string& ar
   std::lock_guard<std::mutex> lock(mutex_);
   PENSTOCK_ASSIGN_OR_RETURN(Entry* const entry, Find(experiment, arm));
   if (!entry->state.halts.emplace(arm, std::move(halt)).second) return absl::OkStatus();
-  const absl::Status kept = Keep(experiment, entry->state);
+  absl::Status kept = Keep(experiment, entry->state);
   if (kept.ok()) return kept;
   return absl::InternalError(
       absl::StrCat("arm ", arm, " of experiment ", experiment,
@@ -126,7 +126,7 @@ absl::Status ArmHalts::Resume(const std::string& experiment, const std::string& 
   }
   entry->state.halts.erase(halt);
   ++entry->state.period;
-  const absl::Status kept = Keep(experiment, entry->state);
+  absl::Status kept = Keep(experiment, entry->state);
   if (kept.ok()) return kept;
   return absl::InternalError(
       absl::StrCat("arm ", arm, " of experiment ", experiment,

@@ -20,7 +20,7 @@ bool Penalizes(const SamplingParams& sampling) {
 }  // namespace
 
 StepWriter::StepWriter(StepWriterOptions options, RouterSlots* routers)
-    : options_(std::move(options)), routers_(routers) {
+    : options_(options), routers_(routers) {
   for (int slot = options_.max_sequences; slot-- > 0;) free_histories_.push_back(slot);
 }
 
