@@ -66,18 +66,12 @@ std::vector<BenchCase> Cases(const BenchFlags& flags, const std::vector<PrefillS
   if (Wants(flags, "decode")) {
     for (const int context : flags.contexts) {
       for (const int batch : flags.batches) {
-        for (const double share : flags.shadows) {
-          std::string name = absl::StrFormat("decode B=%d at %d", batch, context);
-          if (share > 0) absl::StrAppendFormat(&name, ", shadow %g", share);
-          cases.push_back({.name = name,
-                           .kind = BenchCase::Kind::kDecode,
-                           .sequences = batch,
-                           .prompt = context,
-                           .output = flags.output,
-                           .routers = own,
-                           .shadows = all,
-                           .shadow_share = share});
-        }
+        cases.push_back({.name = absl::StrFormat("decode B=%d at %d", batch, context),
+                         .kind = BenchCase::Kind::kDecode,
+                         .sequences = batch,
+                         .prompt = context,
+                         .output = flags.output,
+                         .routers = own});
       }
     }
   }
@@ -120,6 +114,21 @@ std::vector<BenchCase> Cases(const BenchFlags& flags, const std::vector<PrefillS
     }
   }
   return cases;
+}
+
+// Each case once for every share of steps with shadow routing.
+std::vector<BenchCase> WithShadows(const BenchFlags& flags, const std::vector<BenchCase>& cases,
+                                   const Routers& all) {
+  std::vector<BenchCase> shadowed;
+  for (const BenchCase& bench_case : cases) {
+    for (const double share : flags.shadows) {
+      BenchCase& added = shadowed.emplace_back(bench_case);
+      added.shadows = all;
+      added.shadow_share = share;
+      if (share > 0) absl::StrAppendFormat(&added.name, ", shadow %g", share);
+    }
+  }
+  return shadowed;
 }
 
 std::string TableLine(const BenchRow& row) {
@@ -231,7 +240,7 @@ absl::Status Measure(const BenchFlags& flags) {
   }
   std::cout << absl::StrFormat("%-32s %10s %10s %6s %8s %8s %9s %8s\n", "", "tok/s", "ms a step",
                                "steps", "experts", "GB", "floor ms", "of floor");
-  for (BenchCase& bench_case : Cases(flags, prefills, own, all)) {
+  for (BenchCase& bench_case : WithShadows(flags, Cases(flags, prefills, own, all), all)) {
     const int fitting = bench->Fitting(bench_case.prompt + bench_case.output);
     if (bench_case.kind == BenchCase::Kind::kDecode && fitting < bench_case.sequences) {
       std::cout << absl::StrFormat("%-32s as many as fit the KV cache: %d\n", bench_case.name,
@@ -308,7 +317,7 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
                     "on a GPU: routing decisions are not counted");
   command
       ->add_option("--shadow", flags->shadows,
-                   "decode once for each share of steps that ask a router of every kind about "
+                   "every case once for each share of steps that ask a router of every kind about "
                    "their rows, too")
       ->delimiter(',')
       ->check(CLI::Range(0.0, 1.0))

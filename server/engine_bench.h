@@ -42,7 +42,7 @@ struct BenchRow {
   double bytes = 0;              // that a decode step has to read; 0: not a decode step
   double floor_seconds = 0;      // bytes ÷ kFloorBandwidth
   double fraction = 0;           // of the floor's speed
-  // Of a decode run with shadow routing, over the same steps.
+  // Over the same steps, with shadow routing.
   double mean_step_seconds = 0;
   int shadowed_steps = 0;
   double shadow_seconds = 0;  // that it added, by the backend's clock
