@@ -1,6 +1,8 @@
 // Which steps' rows other routers are asked about, and how much time that may take.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -25,7 +27,8 @@ bool InShadowSample(const ShadowSampling& sampling, std::uint64_t step);
 // A credit of time: every step earns max_cost of what it took, shadow routing spends what it took.
 // A step of the sample whose estimated cost is over the credit is skipped, so that over a run the
 // cost stays within max_cost of the steps' time, but for one step's error of estimate. The estimate
-// is the measured time per row and router asked, smoothed. Not thread-safe.
+// is the measured time per row and router asked, smoothed, of steps of about that size: on a GPU a
+// decode step of one row takes nearly as long as one of sixteen. Not thread-safe.
 class ShadowBudget {
  public:
   // What is earned in this time at most is kept: an idle night buys no burst.
@@ -39,9 +42,13 @@ class ShadowBudget {
   void Account(absl::Duration step, std::int64_t work, absl::Duration shadow);
 
  private:
+  // Where steps of the size are not known yet: as those of the next smaller size, or else of the
+  // next larger one, take per work; 0: no size is.
+  double SecondsPerWork(std::size_t size) const;
+
   double max_cost_;
   absl::Duration credit_;
-  double seconds_per_work_ = 0;  // 0: not known yet
+  std::array<double, 65> seconds_per_work_ = {};  // by the work's binary digits; 0: not known yet
 };
 
 }  // namespace penstock

@@ -61,6 +61,21 @@ TEST(ShadowBudgetTest, ForgetsWhatWasEarnedLongAgo) {
   EXPECT_FALSE(budget.Allows(700)) << "1 % of a minute";
 }
 
+// A GPU asks about one row in 200 us, and about 2,000 in 20 ms.
+TEST(ShadowBudgetTest, KnowsWhatStepsOfEachSizeTake) {
+  ShadowBudget budget(0.01);
+  budget.Account(absl::Seconds(20), 0, absl::ZeroDuration());
+  budget.Account(absl::Seconds(1), 5, absl::Microseconds(200));
+  EXPECT_FALSE(budget.Allows(10'000)) << "unknown: 2,000 times as much, 0.4 s, for all one knows";
+  budget.Account(absl::Seconds(30), 0, absl::ZeroDuration());
+  EXPECT_TRUE(budget.Allows(10'000));
+  budget.Account(absl::Seconds(1), 10'000, absl::Milliseconds(20));
+  for (int i = 0; i < 100; ++i) budget.Account(absl::ZeroDuration(), 5, absl::Microseconds(200));
+  EXPECT_TRUE(budget.Allows(200'000)) << "0.4 s, as the nearest size says";
+  budget.Account(absl::ZeroDuration(), 10'000, absl::Milliseconds(420));  // 60 ms are left
+  EXPECT_TRUE(budget.Allows(7)) << "a small step is as cheap as ever";
+}
+
 // Steps of 5 to 400 rows whose cost varies threefold about its mean: over the run the bound holds.
 TEST(ShadowBudgetTest, KeepsTheCostWithinTheBoundOverARun) {
   for (const double bound : {0.01, 0.05}) {
