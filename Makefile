@@ -11,7 +11,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup configure build configure-cuda build-cuda check-cuda gpu-bundle gpu-test gpu-bench demo serve test parity sanitize fuzz bench format lint clean
+.PHONY: help setup configure build configure-cuda build-cuda check-cuda gpu-bundle gpu-test gpu-bench demo experiment-demo serve test parity sanitize fuzz bench format lint clean
 
 help: ## this list
 	@echo 'Penstock: a gRPC server for Mixture-of-Experts models with a router per request.'
@@ -52,6 +52,11 @@ demo: configure ## a real model under six routers at once, over gRPC, measured l
 	@$(SETUP) demo
 	@ninja -C $(BUILD) -j$(JOBS) penstock penstock-cli
 	@deploy/demo/demo.sh
+
+experiment-demo: configure ## experiments between routers of that model: an A/A run, and two damaged routers that guardrails halt
+	@$(SETUP) demo
+	@ninja -C $(BUILD) -j$(JOBS) penstock penstock-cli penstock-bench
+	@deploy/demo/experiment.py
 
 serve: configure ## the demo model on the default ports, until Ctrl-C
 	@$(SETUP) demo

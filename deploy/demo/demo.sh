@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make demo`: one prompt under every router of the demo model at once, over gRPC; then what /metrics says of it. On a terminal
-# the server goes on until Ctrl-C. `--serve` skips the prompt.
+# the server goes on until Ctrl-C. `--serve` skips the prompt, `--model` makes the model and ends.
 # GRPC and OPS: where it listens (127.0.0.1:50051 and 127.0.0.1:9400).
 set -euo pipefail
 
@@ -18,6 +18,7 @@ if [ ! -f "$model/routers/.complete" ]; then
   "$bin/penstock" demo-model "$model" --gguf "$gguf"
   touch "$model/routers/.complete"
 fi
+[ "${1:-}" != --model ] || exit 0
 
 serve=("$bin/penstock" serve --config "$top/deploy/demo/penstock.yaml" --set "model.path=$model"
   --set "routers.root=$model/routers" --set "listen.grpc=$grpc" --set "listen.ops=$ops")
