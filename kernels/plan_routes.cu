@@ -1,5 +1,5 @@
 #include "kernels/cuda_launch.cuh"
-#include "kernels/route_plan.cuh"
+#include "kernels/route_direct.cuh"
 
 namespace penstock {
 namespace {
@@ -55,11 +55,13 @@ __global__ void __launch_bounds__(kThreads) PlanRoutes(PlanRoutesArgs args) {
     const int columns =
         (program.direct != nullptr ? experts : 0) + (program.first != nullptr ? program.hidden : 0);
     const bool modulated = program.form == HiddenForm::kModulated;
+    const bool apart = RoutesDirectApart(args.shape) && program.direct != nullptr &&
+                       program.first == nullptr && program.element == Element::kBF16;
     for (int i = lane; i < segments; i += 32) {
       own[i].router = router;
       own[i].count = min(kSegmentRows, count - i * kSegmentRows);
       own[i].columns = columns;
-      own[i].tiles = 1 + (columns + kTileColumns - 1) / kTileColumns;
+      own[i].tiles = apart ? 0 : 1 + (columns + kTileColumns - 1) / kTileColumns;
       own[i].slices =
           modulated ? (static_cast<int>(args.shape.d) + kSliceWidth - 1) / kSliceWidth : 0;
     }

@@ -8,6 +8,11 @@
 
 namespace penstock {
 
+// Whether RouteRows makes the lists: nobody may want any, and of many rows ListExperts makes them.
+__host__ __device__ inline bool MakesLists(const RouteRowsArgs& args) {
+  return args.expert_offsets != nullptr && args.shape.max_rows < kRowsRoutedApart;
+}
+
 class ExpertLists {
  public:
   // Floats of shared memory.
@@ -30,10 +35,10 @@ class ExpertLists {
         experts_(static_cast<int>(args.shape.experts)),
         k_(static_cast<int>(args.shape.k)) {}
 
-  // expert_offsets and slot_rows, from the bits that the decisions have set, if they are wanted; and
-  // the scratch as the next layer wants it.
+  // expert_offsets and slot_rows, from the bits that the decisions have set, if they are wanted of
+  // this kernel; and the scratch as the next layer wants it.
   __device__ void Make() {
-    if (args_.expert_offsets != nullptr) MakeLists();
+    if (MakesLists(args_)) MakeLists();
     for (int i = static_cast<int>(threadIdx.x); i < num_segments_; i += kRouteThreads) {
       scratch_.arrived[i] = 0;
     }

@@ -11,12 +11,16 @@ inline constexpr int kSegmentRows = 16;  // rows of one router that share a read
 inline constexpr int kTileColumns = 16;  // outputs of one piece of the first product
 inline constexpr int kGatePiece = 0;     // of the first product: the shared expert's gate
 inline constexpr int kSliceWidth = 64;   // dimensions of one piece of the modulated product
+// Launches for so many rows have kernels of their own for what all rows need (route_direct.cuh,
+// list_experts.cuh).
+inline constexpr std::int64_t kRowsRoutedApart = 1024;
 
 // Rows of one router, rising.
 struct RouteSegment {
   std::int32_t router, count;
   std::int32_t columns;  // of the first product: direct [E], first [h]
-  std::int32_t tiles;    // pieces of the first product: the shared gate, then 16 columns each
+  // Pieces of the first product: the shared gate, then 16 columns each; 0: done by RouteDirect.
+  std::int32_t tiles;
   std::int32_t slices;   // pieces of the modulated product, after the tiles
   std::int32_t rows[kSegmentRows];
 };

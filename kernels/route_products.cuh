@@ -172,7 +172,7 @@ __device__ __forceinline__ void TileProduct(const void* const (&weights)[2], int
 }
 
 // Where widths are not multiples of 8: Σ_i weights[first + i] · row[i] by one thread, in order.
-__device__ __noinline__ float SlowProduct(const void* weights, std::int64_t first, const float* row,
+inline __device__ __noinline__ float SlowProduct(const void* weights, std::int64_t first, const float* row,
                                           int width) {
   float sum = 0;
   for (int i = 0; i < width; ++i) {

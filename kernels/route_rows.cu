@@ -5,7 +5,9 @@
 // behind its own in the list, and the kernel behind this one cannot take the place of a block that
 // has not started, so the waits end.
 #include "kernels/cuda_launch.cuh"
+#include "kernels/list_experts.cuh"
 #include "kernels/route_decision.cuh"
+#include "kernels/route_direct.cuh"
 #include "kernels/route_lists.cuh"
 #include "kernels/route_products.cuh"
 #include "kernels/route_scratch.cuh"
@@ -13,7 +15,8 @@
 namespace penstock {
 namespace {
 
-constexpr int kBlocksPerMultiprocessor = 1;
+// Blocks of a multiprocessor. Many rows have more to wait for than registers to lose.
+constexpr int kFewRowsBlocks = 1, kManyRowsBlocks = 2;
 
 __device__ __forceinline__ std::uint64_t GlobalNanoseconds() {
   std::uint64_t time;
@@ -519,8 +522,8 @@ class BlockRouter {
     if (lane_ < k_) {
       args_.expert_ids[row * k_ + lane_] = choice.expert;
       args_.weights[row * k_ + lane_] = choice.weight;
-      if (args_.expert_offsets == nullptr) {
-        // Nobody wants lists.
+      if (!MakesLists(args_)) {
+        // Nobody reads the bits.
       } else if (num_segments_ == 1) {
         atomicOr(shared_chosen_ + choice.expert, 1u << row);
         shared_ids_[row * k_ + lane_] = choice.expert;
@@ -568,7 +571,8 @@ class BlockRouter {
   bool waited_ = false;
 };
 
-__global__ void __launch_bounds__(kRouteThreads, kBlocksPerMultiprocessor)
+template <int kBlocks>
+__global__ void __launch_bounds__(kRouteThreads, kBlocks)
     RouteRows(const __grid_constant__ RouteRowsArgs args) {
   extern __shared__ __align__(16) float shared[];
   __shared__ std::uint32_t chosen[256];
@@ -585,14 +589,25 @@ std::size_t RouteScratchBytes(const RouteShape& shape) {
 
 void RouteRowsCuda(const RouteRowsArgs& args, CudaStream stream) {
   if (args.shape.max_rows == 0) return;
+  const bool many = args.shape.max_rows >= kRowsRoutedApart;
+  if (RoutesDirectApart(args.shape)) RouteDirectCuda(args, stream);
+  const auto kernel = many ? RouteRows<kManyRowsBlocks> : RouteRows<kFewRowsBlocks>;
   const auto shared = static_cast<std::size_t>(BlockRouter::Shared(args.shape)) * sizeof(float);
-  if (cudaFuncSetAttribute(RouteRows, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(shared)) != cudaSuccess) {
     return;
   }
-  const int blocks = MultiprocessorCount() * kBlocksPerMultiprocessor;
-  Launch(RouteRows, dim3(static_cast<unsigned>(blocks)), kRouteThreads, shared,
-         Overlap::kWithEarlier, stream, args);
+  const int blocks = MultiprocessorCount() * (many ? kManyRowsBlocks : kFewRowsBlocks);
+  Launch(kernel, dim3(static_cast<unsigned>(blocks)), kRouteThreads, shared, Overlap::kWithEarlier,
+         stream, args);
+  if (!many || args.expert_offsets == nullptr) return;
+  ListExpertsCuda({.num_rows = args.num_rows,
+                   .expert_ids = args.expert_ids,
+                   .expert_offsets = args.expert_offsets,
+                   .slot_rows = args.slot_rows,
+                   .experts = static_cast<int>(args.shape.experts),
+                   .k = static_cast<int>(args.shape.k)},
+                  stream);
 }
 
 }  // namespace penstock

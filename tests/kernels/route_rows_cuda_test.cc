@@ -284,6 +284,15 @@ TEST_P(RouteRowsCuda, RoutesEveryNumberOfRowsByAllFormsMixed) {
   }
 }
 
+// Their lists are made by a kernel of its own.
+TEST_P(RouteRowsCuda, RoutesManyRows) {
+  const Routers routers(GetParam());
+  for (const int rows : {1'023, 1'024, 1'025, 1'600}) {
+    SCOPED_TRACE(rows);
+    ExpectRoutes(routers, RandomRows(GetParam(), rows, 13, -1));
+  }
+}
+
 TEST_P(RouteRowsCuda, RoutesByEachFormAlone) {
   const Routers routers(GetParam());
   for (int form = 0; form < Routers::kForms; ++form) {
