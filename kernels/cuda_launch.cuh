@@ -42,6 +42,27 @@ void Launch(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t s
   cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
+// Like Launch, overlapped; `cluster` neighbouring blocks see each other's shared memory.
+template <typename... Parameters, typename... Arguments>
+void LaunchInClusters(void (*kernel)(Parameters...), dim3 grid, unsigned cluster, int threads,
+                      std::size_t shared_bytes, CudaStream stream,
+                      const Arguments&... arguments) {
+  cudaLaunchAttribute attributes[2] = {};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = cluster;
+  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = grid;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = attributes;
+  config.numAttrs = 2;
+  cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
 // Multiprocessors of the current device.
 inline int MultiprocessorCount() {
   static const int count = [] {

@@ -1,4 +1,5 @@
 #include "kernels/expert_products.h"
+#include "kernels/grouped_experts.cuh"
 #include "kernels/streaming_launch.cuh"
 
 namespace penstock {
@@ -108,6 +109,7 @@ void LaunchPlain(const ExpertProductsArgs& args, CudaStream stream) {
 void ExpertGateUpCuda(const ExpertProductsArgs& args, CudaStream stream) {
   if (args.rows == 0) return;
   if (args.gate_up_map == nullptr) return LaunchPlain<true>(args, stream);
+  if (ExpertsInListOrder(args)) return grouped::GateUp(args, stream);
   Params params = ParamsOf(args);
   params.x = static_cast<const __nv_bfloat16*>(args.x);
   params.y = args.h;
@@ -120,6 +122,7 @@ void ExpertGateUpCuda(const ExpertProductsArgs& args, CudaStream stream) {
 void ExpertDownCuda(const ExpertProductsArgs& args, CudaStream stream) {
   if (args.rows == 0) return;
   if (args.down_map == nullptr) return LaunchPlain<false>(args, stream);
+  if (ExpertsInListOrder(args)) return grouped::Down(args, stream);
   Params params = ParamsOf(args);
   params.x = static_cast<const __nv_bfloat16*>(args.h);
   params.y = args.y;

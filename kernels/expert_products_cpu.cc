@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "kernels/bf16.h"
 #include "kernels/expert_products.h"
@@ -12,19 +14,25 @@ float Dot(const std::uint16_t* a, const std::uint16_t* b, std::int64_t n) {
   return sum;
 }
 
-// Calls function(expert, row, place) for every row of every expert; place is the row of h and y.
+// Calls function(expert, row, h_place, y_place) for every row of every expert.
 template <typename Function>
 void ForEachPlace(const ExpertProductsArgs& args, Function function) {
-  const std::int64_t places = args.k + args.shared;
+  const bool listed = ExpertsInListOrder(args);
+  const std::int64_t shared = SharedPlaces(args);
   for (std::int64_t expert = 0; expert < args.experts; ++expert) {
-    for (auto i = args.expert_offsets[expert]; i < args.expert_offsets[expert + 1]; ++i) {
+    for (std::int64_t i = args.expert_offsets[expert]; i < args.expert_offsets[expert + 1]; ++i) {
       const std::int64_t row = args.slots[i] / args.k, rank = args.slots[i] % args.k;
-      function(expert, row, row * places + rank);
+      function(expert, row, listed ? i : row * (args.k + args.shared) + rank,
+               row * (args.k + shared) + rank);
     }
   }
   for (std::int64_t s = 0; s < args.shared; ++s) {
-    for (std::int64_t row = 0; row < args.rows; ++row)
-      function(args.experts + s, row, row * places + args.k + s);
+    for (std::int64_t row = 0; row < args.rows; ++row) {
+      function(args.experts + s, row,
+               listed ? args.rows * args.k + row * args.shared + s
+                      : row * (args.k + args.shared) + args.k + s,
+               row * (args.k + shared) + args.k + std::min(s, shared - 1));
+    }
   }
 }
 
@@ -34,7 +42,7 @@ void ExpertGateUpCpu(const ExpertProductsArgs& args) {
   const auto* x = static_cast<const std::uint16_t*>(args.x);
   const auto* weight = static_cast<const std::uint16_t*>(args.gate_up);
   auto* h = static_cast<std::uint16_t*>(args.h);
-  ForEachPlace(args, [&](std::int64_t expert, std::int64_t row, std::int64_t place) {
+  ForEachPlace(args, [&](std::int64_t expert, std::int64_t row, std::int64_t place, std::int64_t) {
     const std::uint16_t* gate = weight + expert * 2 * args.width * args.d;
     const std::uint16_t* up = gate + args.width * args.d;
     for (std::int64_t i = 0; i < args.width; ++i) {
@@ -49,12 +57,17 @@ void ExpertDownCpu(const ExpertProductsArgs& args) {
   const auto* h = static_cast<const std::uint16_t*>(args.h);
   const auto* weight = static_cast<const std::uint16_t*>(args.down);
   auto* y = static_cast<std::uint16_t*>(args.y);
-  ForEachPlace(args, [&](std::int64_t expert, std::int64_t, std::int64_t place) {
-    const std::uint16_t* down = weight + expert * args.d * args.width;
-    for (std::int64_t i = 0; i < args.d; ++i)
-      y[place * args.d + i] =
-          Bf16OfFloat(Dot(down + i * args.width, h + place * args.width, args.width));
-  });
+  const bool one_sum = SharedPlaces(args) < args.shared;
+  std::vector<float> sums(static_cast<std::size_t>(one_sum ? args.rows * args.d : 0));
+  ForEachPlace(
+      args, [&](std::int64_t expert, std::int64_t row, std::int64_t h_place, std::int64_t y_place) {
+        const std::uint16_t* down = weight + expert * args.d * args.width;
+        for (std::int64_t i = 0; i < args.d; ++i) {
+          float sum = Dot(down + i * args.width, h + h_place * args.width, args.width);
+          if (one_sum && expert >= args.experts) sum = sums[row * args.d + i] += sum;
+          y[y_place * args.d + i] = Bf16OfFloat(sum);
+        }
+      });
 }
 
 }  // namespace penstock

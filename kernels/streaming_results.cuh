@@ -21,6 +21,17 @@ __device__ __forceinline__ __nv_bfloat16 GatedSilu(float gate, float up) {
   return __float2bfloat16(silu * rounded.y);
 }
 
+// The same of two, the conversions in pairs: single ones share the unit of exponentials and
+// quotients.
+__device__ __forceinline__ __nv_bfloat162 GatedSilu(float gate, float up, float second_gate,
+                                                    float second_up) {
+  const float2 g = __bfloat1622float2(__floats2bfloat162_rn(gate, second_gate));
+  const float2 u = __bfloat1622float2(__floats2bfloat162_rn(up, second_up));
+  const float2 silu = __bfloat1622float2(__floats2bfloat162_rn(
+      __fdividef(g.x, 1.0f + __expf(-g.x)), __fdividef(g.y, 1.0f + __expf(-g.y))));
+  return __floats2bfloat162_rn(silu.x * u.x, silu.y * u.y);
+}
+
 template <Product kProduct, typename Shape>
 class Results {
  public:
@@ -83,7 +94,7 @@ class Results {
         const float* s = sum + 4 * j;
         __nv_bfloat162 pair;
         if constexpr (kProduct == Product::kGateUp) {
-          pair = __nv_bfloat162(GatedSilu(s[0], s[2]), GatedSilu(s[1], s[3]));
+          pair = GatedSilu(s[0], s[2], s[1], s[3]);
         } else {
           pair = __floats2bfloat162_rn(s[i % 2 * 2], s[i % 2 * 2 + 1]);
         }

@@ -64,4 +64,38 @@ bool MakeGatedTileMap(const void* weight, std::int64_t matrices, std::int64_t wi
   return EncodeMap(weight, 5, sizes, strides, box, map);
 }
 
+bool MakeGroupedMap(const void* weight, std::int64_t matrices, std::int64_t rows, std::int64_t n,
+                    TileMap* map) {
+  if (n % 8 != 0) return false;
+  const cuuint64_t row = n * 2;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), static_cast<cuuint64_t>(rows),
+                              static_cast<cuuint64_t>(matrices)};
+  const cuuint64_t strides[] = {row, row * rows};
+  const cuuint32_t box[] = {64, 128, 1};
+  return EncodeMap(weight, 3, sizes, strides, box, map);
+}
+
+bool MakeGroupedGatedMap(const void* weight, std::int64_t matrices, std::int64_t width,
+                         std::int64_t n, TileMap* map) {
+  if (n % 8 != 0 || width % 16 != 0) return false;
+  const cuuint64_t row = n * 2;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), 16, 2,
+                              static_cast<cuuint64_t>(width / 16),
+                              static_cast<cuuint64_t>(matrices)};
+  const cuuint64_t strides[] = {row, row * width, row * 16, row * width * 2};
+  const cuuint32_t box[] = {64, 16, 2, 4, 1};
+  return EncodeMap(weight, 5, sizes, strides, box, map);
+}
+
+bool MakeRowMap(const void* x, std::int64_t rows, std::int64_t slices, std::int64_t n,
+                TileMap* map) {
+  if (n % 8 != 0) return false;
+  const cuuint64_t slice = n * 2;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), static_cast<cuuint64_t>(slices),
+                              static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[] = {slice, slice * slices};
+  const cuuint32_t box[] = {64, 1, 32};
+  return EncodeMap(x, 3, sizes, strides, box, map);
+}
+
 }  // namespace penstock

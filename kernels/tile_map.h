@@ -21,4 +21,16 @@ bool MakeTileMap(const void* weight, std::int64_t matrices, std::int64_t rows, s
 bool MakeGatedTileMap(const void* weight, std::int64_t matrices, std::int64_t width, std::int64_t n,
                       TileMap* map);
 
+// The same for grouped_product.cuh: weight [matrices, rows, n] in boxes of 128 rows, and weight
+// [matrices, 2, width, n] in boxes of 64 rows of each, 16 gate rows before their 16 up rows. False
+// also where width is not a multiple of 16.
+bool MakeGroupedMap(const void* weight, std::int64_t matrices, std::int64_t rows, std::int64_t n,
+                    TileMap* map);
+bool MakeGroupedGatedMap(const void* weight, std::int64_t matrices, std::int64_t width,
+                         std::int64_t n, TileMap* map);
+
+// Of x [rows, slices, n], in boxes of 32 rows of one slice.
+bool MakeRowMap(const void* x, std::int64_t rows, std::int64_t slices, std::int64_t n,
+                TileMap* map);
+
 }  // namespace penstock

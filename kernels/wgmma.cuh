@@ -6,13 +6,14 @@
 
 namespace penstock {
 
-// An operand: 8-row groups of 128-byte rows, the groups one after the other, at an address that is
-// a multiple of 1,024. Adding 2 steps 16 columns along the rows.
-__device__ __forceinline__ std::uint64_t SwizzledOperand(std::uint32_t shared_address) {
+// An operand: 8-row groups of 128-byte rows, so many bytes apart, at an address that is a multiple
+// of 1,024. Adding 2 steps 16 columns along the rows.
+__device__ __forceinline__ std::uint64_t SwizzledOperand(std::uint32_t shared_address,
+                                                         std::uint32_t group_bytes = 1024) {
   constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62;
-  constexpr std::uint64_t kGroupStride = std::uint64_t{1024 >> 4} << 32;
   constexpr std::uint64_t kUnused = std::uint64_t{1} << 16;
-  return kSwizzle128 | kGroupStride | kUnused | ((shared_address & 0x3ffff) >> 4);
+  const std::uint64_t group_stride = std::uint64_t{group_bytes >> 4} << 32;
+  return kSwizzle128 | group_stride | kUnused | ((shared_address & 0x3ffff) >> 4);
 }
 
 __device__ __forceinline__ void BeginProducts() {
@@ -63,6 +64,14 @@ __device__ __forceinline__ void MultiplyAdd(float (&sum)[kTokens / 2], std::uint
 #define PENSTOCK_NAMES_72 PENSTOCK_NAMES_64 ", %64, %65, %66, %67, %68, %69, %70, %71"
 #define PENSTOCK_SUMS_80(s) PENSTOCK_SUMS_72(s), PENSTOCK_MORE_SUMS_8(s, 72)
 #define PENSTOCK_NAMES_80 PENSTOCK_NAMES_72 ", %72, %73, %74, %75, %76, %77, %78, %79"
+#define PENSTOCK_SUMS_52(s) PENSTOCK_SUMS_48(s), PENSTOCK_MORE_SUMS_4(s, 48)
+#define PENSTOCK_NAMES_52 PENSTOCK_NAMES_48 ", %48, %49, %50, %51"
+#define PENSTOCK_SUMS_60(s) PENSTOCK_SUMS_56(s), PENSTOCK_MORE_SUMS_4(s, 56)
+#define PENSTOCK_NAMES_60 PENSTOCK_NAMES_56 ", %56, %57, %58, %59"
+#define PENSTOCK_SUMS_68(s) PENSTOCK_SUMS_64(s), PENSTOCK_MORE_SUMS_4(s, 64)
+#define PENSTOCK_NAMES_68 PENSTOCK_NAMES_64 ", %64, %65, %66, %67"
+#define PENSTOCK_SUMS_76(s) PENSTOCK_SUMS_72(s), PENSTOCK_MORE_SUMS_4(s, 72)
+#define PENSTOCK_NAMES_76 PENSTOCK_NAMES_72 ", %72, %73, %74, %75"
 
 // `count` = tokens / 2 sums; the numbers of the operands behind them.
 #define PENSTOCK_MULTIPLY_ADD(count_tokens, count, w, x, flag)                                  \
@@ -83,9 +92,13 @@ PENSTOCK_MULTIPLY_ADD(48, 24, 24, 25, 26)
 PENSTOCK_MULTIPLY_ADD(64, 32, 32, 33, 34)
 PENSTOCK_MULTIPLY_ADD(80, 40, 40, 41, 42)
 PENSTOCK_MULTIPLY_ADD(96, 48, 48, 49, 50)
+PENSTOCK_MULTIPLY_ADD(104, 52, 52, 53, 54)
 PENSTOCK_MULTIPLY_ADD(112, 56, 56, 57, 58)
+PENSTOCK_MULTIPLY_ADD(120, 60, 60, 61, 62)
 PENSTOCK_MULTIPLY_ADD(128, 64, 64, 65, 66)
+PENSTOCK_MULTIPLY_ADD(136, 68, 68, 69, 70)
 PENSTOCK_MULTIPLY_ADD(144, 72, 72, 73, 74)
+PENSTOCK_MULTIPLY_ADD(152, 76, 76, 77, 78)
 PENSTOCK_MULTIPLY_ADD(160, 80, 80, 81, 82)
 #undef PENSTOCK_MULTIPLY_ADD
 #undef PENSTOCK_MORE_SUMS_4
@@ -110,6 +123,14 @@ PENSTOCK_MULTIPLY_ADD(160, 80, 80, 81, 82)
 #undef PENSTOCK_NAMES_64
 #undef PENSTOCK_SUMS_72
 #undef PENSTOCK_NAMES_72
+#undef PENSTOCK_SUMS_52
+#undef PENSTOCK_NAMES_52
+#undef PENSTOCK_SUMS_60
+#undef PENSTOCK_NAMES_60
+#undef PENSTOCK_SUMS_68
+#undef PENSTOCK_NAMES_68
+#undef PENSTOCK_SUMS_76
+#undef PENSTOCK_NAMES_76
 #undef PENSTOCK_SUMS_80
 #undef PENSTOCK_NAMES_80
 // clang-format on

@@ -98,8 +98,7 @@ class Batch {
   }
 
   Products OnDevice() const {
-    const DeviceArray<std::uint16_t> x(x_), h(Untouched(layer_.shape.width)),
-        y(Untouched(layer_.shape.d));
+    const DeviceArray<std::uint16_t> x(x_), h(UntouchedH()), y(UntouchedY());
     const DeviceArray<std::int32_t> offsets(offsets_), slots(slots_);
     ExpertProductsArgs args = Args();
     args.x = x.get();
@@ -116,15 +115,36 @@ class Batch {
     args.gate_up_tiles = layer_.tiles.get();
     args.down_tiles = layer_.tiles.get() + 2;
     ExpertGateUpCuda(args, nullptr);
+    const std::vector<std::uint16_t> untouched = UntouchedY();  // gate·up may have used it
+    PENSTOCK_CHECK_CUDA(
+        cudaMemcpy(y.get(), untouched.data(), untouched.size() * 2, cudaMemcpyHostToDevice));
     ExpertDownCuda(args, nullptr);
     PENSTOCK_CHECK_CUDA(cudaGetLastError());
     PENSTOCK_CHECK_CUDA(cudaDeviceSynchronize());
     return {.h = h.Download(), .y = y.Download()};
   }
 
+  // The same as [rows, places, ·], the routed places in order of rank, however h stands.
+  Products ByRow(const Products& products) const {
+    const LayerShape& shape = layer_.shape;
+    if (!ExpertsInListOrder(Args())) return products;
+    Products by_row{.h = UntouchedH(), .y = products.y};
+    const auto copy = [&](std::int64_t from, std::int64_t row, std::int64_t place) {
+      std::copy_n(products.h.begin() + from * shape.width, shape.width,
+                  by_row.h.begin() + (row * (shape.k + shape.shared) + place) * shape.width);
+    };
+    for (std::int64_t i = 0; i < offsets_.back(); ++i)
+      copy(i, slots_[i] / shape.k, slots_[i] % shape.k);
+    for (std::int64_t row = 0; row < rows_; ++row) {
+      for (std::int64_t s = 0; s < shape.shared; ++s)
+        copy(rows_ * shape.k + row * shape.shared + s, row, shape.k + s);
+    }
+    return by_row;
+  }
+
   // Down from the device's h, so that each product is held against its own inputs.
   Products OnCpu(const std::vector<std::uint16_t>& device_h) const {
-    Products products{.h = Untouched(layer_.shape.width), .y = Untouched(layer_.shape.d)};
+    Products products{.h = UntouchedH(), .y = UntouchedY()};
     ExpertProductsArgs args = Args();
     args.x = x_.data();
     args.gate_up = layer_.gate_up.data();
@@ -140,9 +160,14 @@ class Batch {
   }
 
  private:
-  std::vector<std::uint16_t> Untouched(std::int64_t width) const {
-    return std::vector<std::uint16_t>(rows_ * (layer_.shape.k + layer_.shape.shared) * width,
-                                      kUntouched);
+  std::vector<std::uint16_t> UntouchedH() const {
+    const LayerShape& shape = layer_.shape;
+    return std::vector<std::uint16_t>(rows_ * (shape.k + shape.shared) * shape.width, kUntouched);
+  }
+  std::vector<std::uint16_t> UntouchedY() const {
+    const LayerShape& shape = layer_.shape;
+    const std::int64_t places = shape.k + SharedPlaces(Args());
+    return std::vector<std::uint16_t>(rows_ * places * shape.d, kUntouched);
   }
   ExpertProductsArgs Args() const {
     ExpertProductsArgs args;
@@ -223,24 +248,45 @@ TEST_P(ExpertProductsCudaTest, LeavesPaddingRowsToTheSharedExpert) {
     ExpectAgreement(layer, Routing(rows), "nothing but " + std::to_string(rows) + " of padding");
 }
 
-TEST_P(ExpertProductsCudaTest, GivesARowTheSameBitsAloneAndInEveryBatch) {
-  const Layer layer(GetParam());
+// The last rows of a batch by themselves, at another place, too. How the shared expert is summed
+// differs where one batch has it as one sum.
+void ExpectSameBits(const Layer& layer, std::int64_t most, const std::vector<std::int64_t>& some) {
   const LayerShape& shape = layer.shape;
-  const std::int64_t most = 600, places = shape.k + shape.shared;
   const std::vector<std::uint16_t> x = RandomBf16(most * shape.d, 1.0f, 6);
   const Routing routing = RandomRouting(shape, most, 7);
-  const Products all = Batch(layer, routing, x).OnDevice();
-  for (const std::int64_t rows : {1, 8, 9, 16, 33, 64, 65, 200, 256, 300}) {
-    const std::int64_t first = most - rows;  // at another place, too
-    const Products some = Batch(layer, Routing(routing.begin() + first, routing.end()),
-                                std::vector<std::uint16_t>(x.begin() + first * shape.d, x.end()))
-                              .OnDevice();
-    EXPECT_TRUE(
-        std::equal(some.h.begin(), some.h.end(), all.h.begin() + first * places * shape.width))
-        << "h, the last " << rows;
-    EXPECT_TRUE(std::equal(some.y.begin(), some.y.end(), all.y.begin() + first * places * shape.d))
-        << "y, the last " << rows;
+  const auto products = [&](std::int64_t rows) {
+    const Batch batch(layer, Routing(routing.end() - rows, routing.end()),
+                      std::vector<std::uint16_t>(x.end() - rows * shape.d, x.end()));
+    return batch.ByRow(batch.OnDevice());
+  };
+  const auto shared_places = [&](std::int64_t rows) {
+    return SharedPlaces({.rows = rows,
+                         .d = shape.d,
+                         .width = shape.width,
+                         .experts = shape.experts,
+                         .shared = shape.shared,
+                         .k = shape.k});
+  };
+  const Products all = products(most);
+  const std::int64_t all_places = shape.k + shared_places(most);
+  for (const std::int64_t rows : some) {
+    const Products own = products(rows);
+    EXPECT_TRUE(std::equal(own.h.rbegin(), own.h.rend(), all.h.rbegin())) << "h, the last " << rows;
+    const std::int64_t own_places = shape.k + shared_places(rows);
+    const std::int64_t same = own_places == all_places ? own_places : shape.k;
+    for (std::int64_t row = 1; row <= rows; ++row) {
+      const auto a = own.y.end() - row * own_places * shape.d,
+                 b = all.y.end() - row * all_places * shape.d;
+      ASSERT_TRUE(std::equal(a, a + same * shape.d, b))
+          << "y, row " << row << " from the end of " << rows;
+    }
   }
+}
+
+TEST_P(ExpertProductsCudaTest, GivesARowTheSameBitsAloneAndInEveryBatch) {
+  const Layer layer(GetParam());
+  ExpectSameBits(layer, 256, {1, 8, 9, 16, 33, 64, 65, 200});
+  ExpectSameBits(layer, 900, {1, 65, 256, 257, 300, 600, 800});
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -275,6 +321,29 @@ TEST(ExpertProductsCudaTest, AgreesWithItsTwinAtTheShapesOfQwen) {
   const Layer layer({.d = 2048, .width = 1408, .experts = 60, .shared = 4, .k = 4});
   for (const std::int64_t rows : {1, 10})
     ExpectAgreement(layer, RandomRouting(layer.shape, rows, 8), std::to_string(rows) + " rows");
+  ExpectSameBits(layer, 3'000, {256, 1'025, 2'900});
+}
+
+TEST(ExpertProductsCudaTest, TakesManyRows) {
+  const Layer layer({.d = 200, .width = 144, .experts = 6, .shared = 2, .k = 2});
+  for (const std::int64_t rows : {257, 575, 576, 577, 2'047, 2'048, 8'192}) {
+    const std::string what = std::to_string(rows) + " rows";
+    ExpectAgreement(layer, RandomRouting(layer.shape, rows, 9), what);
+  }
+  for (const std::int64_t rows : {577, 641, 2'561}) {
+    const std::string what = std::to_string(rows) + " rows, ";
+    ExpectAgreement(layer, OneSidedRouting(layer.shape, rows), what + "on the same experts");
+    ExpectAgreement(layer, Routing(rows), what + "none routed");
+    Routing one(rows);
+    one[rows / 2] = {5, 1};
+    ExpectAgreement(layer, one, what + "one routed");
+  }
+}
+
+TEST(ExpertProductsCudaTest, TakesManyRowsWithoutASharedExpert) {
+  const Layer layer({.d = 64, .width = 48, .experts = 3, .shared = 0, .k = 1});
+  for (const std::int64_t rows : {300, 2'048})
+    ExpectAgreement(layer, RandomRouting(layer.shape, rows, 10), std::to_string(rows) + " rows");
 }
 
 }  // namespace

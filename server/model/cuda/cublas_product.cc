@@ -1,6 +1,7 @@
 #include "server/model/cuda/cublas_product.h"
 
 #include "ATen/core/Tensor.h"
+#include "ATen/ops/addmm.h"
 #include "ATen/ops/from_blob.h"
 #include "ATen/ops/mm.h"
 #include "c10/cuda/CUDAFunctions.h"
@@ -22,7 +23,12 @@ void CublasProduct(const CublasProductArgs& args, CudaStream stream) {
   const at::Tensor weight = tensor(args.weight, args.m, args.n, at::kBFloat16);
   if (args.y_element == Element::kBF16) {
     at::Tensor y = tensor(args.y, args.rows, args.m, at::kBFloat16);
-    at::mm_out(y, x, weight.t());
+    if (args.bias == nullptr) {
+      at::mm_out(y, x, weight.t());
+    } else {
+      at::addmm_out(y, at::from_blob(const_cast<void*>(args.bias), {args.m}, y.options()), x,
+                    weight.t());
+    }
   } else {
     at::Tensor y = tensor(args.y, args.rows, args.m, at::kFloat);
     at::mm_out(y, x, weight.t(), at::kFloat);

@@ -28,8 +28,8 @@ RouteShape CudaForward::Routes(const Step& step) const {
 bool CudaForward::Streamed(std::int64_t rows) { return rows <= kStreamedRows; }
 
 void CudaForward::Product(const DeviceMatrix& matrix, const void* x, std::int64_t rows,
-                          std::int64_t splits, Element y_element, void* y,
-                          CudaStream stream) const {
+                          std::int64_t splits, Element y_element, void* y, CudaStream stream,
+                          const void* bias) const {
   if (!Streamed(rows)) {
     PENSTOCK_CHECK_EQ(splits, 1);
     CublasProduct({.x = x,
@@ -38,10 +38,12 @@ void CudaForward::Product(const DeviceMatrix& matrix, const void* x, std::int64_
                    .n = matrix.n,
                    .m = matrix.m,
                    .y_element = y_element,
+                   .bias = bias,
                    .y = y},
                   stream);
     return;
   }
+  PENSTOCK_CHECK(bias == nullptr);
   DenseProductCuda({.x = x,
                     .weight = matrix.values,
                     .weight_map = matrix.tiles(),
@@ -141,12 +143,17 @@ void CudaForward::Attend(const DeviceLayer& layer, std::size_t index, const Step
                     .kv_heads = config.kv_heads,
                     .head_dim = config.head_dim,
                     .block_tokens = options_.block_tokens};
-  Product(layer.qkv, normed_, rows, 1, Element::kF32, qkv_, step.stream);
+  // Where cuBLAS adds the bias, sums are rounded once, as AttentionInputs rounds them, and take
+  // half the memory.
+  const bool streamed = Streamed(rows), biased = rows > kCapturedRows;
+  const Element element = biased ? Element::kBF16 : Element::kF32;
+  Product(layer.qkv, normed_, rows, 1, element, qkv_, step.stream,
+          biased ? layer.qkv_bias : nullptr);
   AttentionInputsCuda({.rows = step.rows,
                        .qkv = qkv_,
-                       .qkv_element = Element::kF32,
+                       .qkv_element = element,
                        .part_rows = rows,
-                       .bias = layer.qkv_bias,
+                       .bias = biased ? nullptr : layer.qkv_bias,
                        .rope = rope_,
                        .heads = config.heads,
                        .kv = kv,
@@ -162,7 +169,6 @@ void CudaForward::Attend(const DeviceLayer& layer, std::size_t index, const Step
                                       .y = attended_};
   if (step.bounds.decode_rows > 0) DecodeAttentionCuda(attention, step.stream);
   if (step.bounds.decode_rows < rows) PrefillAttentionCuda(attention, step.stream);
-  const bool streamed = Streamed(rows);
   Product(layer.o, attended_, rows, streamed ? kOutputSplits : 1,
           streamed ? Element::kF32 : Element::kBF16, delta_, step.stream);
   ResidualNormCuda({.num_rows = step.rows.num_rows,
@@ -234,7 +240,7 @@ void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const
        .weights = expert_weights_ + traced,
        .shared_gate_logits = shared_gate_logits_,
        .k = config.top_k,
-       .shared = weights_->shared(),
+       .shared = SharedPlaces(experts),
        .x = x_,
        .norm_weight = last ? weights_->final_norm() : weights_->layers()[index + 1].input_norm,
        .epsilon = static_cast<float>(config.rms_norm_eps),

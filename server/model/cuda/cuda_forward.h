@@ -91,6 +91,8 @@ class CudaForward {
   // Rows up to which a product is bound by reading its weights, and the streaming kernels are ahead
   // of cuBLAS.
   static constexpr std::int64_t kStreamedRows = 64;
+  // Rows up to which a step may be captured: its products take no workspace of their own.
+  static constexpr std::int64_t kCapturedRows = 256;
   // The output projection has few rows of weights: so many sums of parts of its inputs give every
   // processor a tile.
   static constexpr std::int64_t kOutputSplits = 4;
@@ -124,9 +126,9 @@ class CudaForward {
   void Answer(const Step& step) const;
   // Whether products of so many rows run on the streaming kernels; else on cuBLAS, in one part.
   static bool Streamed(std::int64_t rows);
-  // y = x Wᵀ, in `splits` parts.
+  // y = x Wᵀ, in `splits` parts; + bias, where it is not streamed.
   void Product(const DeviceMatrix& matrix, const void* x, std::int64_t rows, std::int64_t splits,
-               Element y_element, void* y, CudaStream stream) const;
+               Element y_element, void* y, CudaStream stream, const void* bias = nullptr) const;
   RouteShape Routes(const Step& step) const;
 
   const DeviceWeights* weights_;
