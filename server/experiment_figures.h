@@ -20,6 +20,11 @@ struct ExperimentSample {
   double value = 0;
 };
 
+// What stands in the series beside names of metrics and of quantities.
+inline constexpr char kPairedTokens[] = "paired_tokens";  // a denominator
+inline constexpr char kPromptTokens[] = "prompt_tokens", kCancelled[] = "cancelled",
+                      kLeftOut[] = "left_out";
+
 // What the samples of all replicas add up to, for `experiment` as it is configured; `revision`
 // empty: the only one there is. A replica is a value of the label `instance`. FAILED_PRECONDITION:
 // several revisions, which are listed; NOT_FOUND: no sample of it.
@@ -27,5 +32,9 @@ absl::StatusOr<LedgerSnapshot> GatherFigures(const std::vector<ExperimentSample>
                                              const Experiment& experiment,
                                              const std::vector<std::string>& outcomes,
                                              const std::string& revision);
+
+// By arm, on how many replicas it is halted; arms that are nowhere are left out.
+std::map<std::string, int> GatherHalts(const std::vector<ExperimentSample>& samples,
+                                       const std::string& revision);
 
 }  // namespace penstock

@@ -85,17 +85,20 @@ absl::StatusOr<ExperimentReport> OfPrometheus(const ReportFlags& flags) {
     PENSTOCK_ASSIGN_OR_RETURN(
         LedgerSnapshot snapshot,
         GatherFigures(samples, plan.experiment, plan.outcomes, flags.revision));
-    snapshot.since = plan.experiment.start;
-    if (snapshot.since == absl::InfinitePast()) snapshot.since = absl::UnixEpoch();
     snapshot.taken = Clock::Real().Now();
     // A unit that is a request is on one replica; a slice is on all of them.
     const bool whole = plan.experiment.unit == UnitKind::kRequest && !snapshot.switchback;
+    // Whatever --units-stay says: some were seen twice.
+    const bool split = snapshot.shared_units.split > 0 && !snapshot.switchback;
     std::vector<HaltedArm> halted;
-    for (const Arm& arm : plan.experiment.arms) {
-      if (arm.halted) halted.push_back({arm.name, "by the configuration"});
+    for (const auto& [arm, replicas] : GatherHalts(samples, snapshot.revision)) {
+      halted.push_back({arm, absl::StrCat("on ", replicas, " of ", snapshot.replicas,
+                                          snapshot.replicas == 1 ? " replica" : " replicas")});
     }
-    return MakeReport(snapshot, QuestionsOf(config).at(flags.experiment), halted,
-                      {.units_may_be_split = snapshot.replicas > 1 && !whole && !flags.units_stay});
+    return MakeReport(
+        snapshot, QuestionsOf(config).at(flags.experiment), halted,
+        {.units_may_be_split = split || (snapshot.replicas > 1 && !whole && !flags.units_stay),
+         .of_series = true});
   }
   return absl::NotFoundError(
       absl::StrCat("EXPERIMENT: got ", flags.experiment, ", ", flags.config,

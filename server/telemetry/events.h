@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -107,10 +108,32 @@ struct ExperimentFigures {
     std::string arm;
     std::int64_t units = 0;
   };
+  // Of all requests of an arm, whether or not their unit's window has closed.
+  struct Traffic {
+    std::string arm, quantity;
+    double sum = 0;
+  };
+  struct UniqueUnits {
+    std::string arm;
+    double units = 0;  // an estimate
+  };
+  struct Durations {
+    std::string arm, metric;
+    std::vector<std::pair<double, std::int64_t>> at_most;  // seconds, ascending, and how many
+    std::int64_t count = 0;
+    double sum = 0;  // seconds
+  };
   std::string experiment, revision;
+  absl::Time since;         // this period of the analysis
+  std::int64_t period = 1;  // of the analysis
+  double measured = 1;      // of the units, the share whose sums are kept
   double sample_ratio_p_value = 1;
   std::vector<Exposures> first_exposures;
   std::vector<Sums> sums;
+  std::vector<Traffic> traffic;
+  std::vector<UniqueUnits> unique_units;
+  std::vector<Durations> durations;
+  std::vector<std::uint64_t> unit_sample;  // the smallest hashes of units, 53 bits, ascending
 };
 
 // A momentary state, replaced by the next.

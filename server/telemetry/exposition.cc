@@ -1,5 +1,7 @@
 #include "server/telemetry/exposition.h"
 
+#include <limits>
+
 #include "prometheus/text_serializer.h"
 
 namespace penstock {
@@ -32,6 +34,20 @@ void Exposition::Add(const Metric& metric, const MetricLabels& labels, double va
 void Exposition::Add(const Metric& metric, const MetricLabels& labels,
                      const prometheus::Histogram& value) {
   NewSample(metric, labels).histogram = value.Collect().histogram;
+}
+
+void Exposition::Add(const Metric& metric, const MetricLabels& labels,
+                     const std::vector<std::pair<double, std::int64_t>>& at_most,
+                     std::int64_t count, double sum) {
+  prometheus::ClientMetric::Histogram& histogram = NewSample(metric, labels).histogram;
+  histogram.sample_count = static_cast<std::uint64_t>(count);
+  histogram.sample_sum = sum;
+  for (const auto& [bound, up_to] : at_most) {
+    histogram.bucket.push_back(
+        {.cumulative_count = static_cast<std::uint64_t>(up_to), .upper_bound = bound});
+  }
+  histogram.bucket.push_back({.cumulative_count = histogram.sample_count,
+                              .upper_bound = std::numeric_limits<double>::infinity()});
 }
 
 std::string Exposition::Text() const { return prometheus::TextSerializer().Serialize(families_); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -22,6 +23,10 @@ class Exposition {
  public:
   void Add(const Metric& metric, const MetricLabels& labels, double value);
   void Add(const Metric& metric, const MetricLabels& labels, const prometheus::Histogram& value);
+  // A histogram from its cumulative counts; the last bound, infinity, is added.
+  void Add(const Metric& metric, const MetricLabels& labels,
+           const std::vector<std::pair<double, std::int64_t>>& at_most, std::int64_t count,
+           double sum);
 
   // "text/plain; version=0.0.4"
   std::string Text() const;

@@ -136,6 +136,24 @@ inline constexpr Metric kMetricSumSquares{"penstock_experiment_metric_sum_square
 inline constexpr Metric kMetricCrossSum{
     "penstock_experiment_metric_cross_sum", kUntyped,
     "Sum over those units of the metric's numerator times its denominator."};
+inline constexpr Metric kTraffic{
+    "penstock_experiment_traffic", kUntyped,
+    "Sum over all requests of the arm, whether or not their unit's window has closed."};
+inline constexpr Metric kUniqueUnits{"penstock_experiment_unique_units", kGauge,
+                                     "Different units of the arm, within about 1 %."};
+inline constexpr Metric kUnitSample{
+    "penstock_experiment_unit_sample", kUntyped,
+    "The smallest hashes of units: one on two replicas is a unit that both have seen."};
+inline constexpr Metric kExperimentDuration{
+    "penstock_experiment_duration_seconds", kHistogram,
+    "Durations of the arm's requests, and between their tokens, by metric of the report."};
+inline constexpr Metric kAnalysisStart{"penstock_experiment_analysis_start_time_seconds", kGauge,
+                                       "Since when this replica measures, since the epoch."};
+inline constexpr Metric kAnalysisPeriod{
+    "penstock_experiment_analysis_period", kGauge,
+    "Period of analysis: another one begins when a halt is taken back."};
+inline constexpr Metric kUnitsMeasured{"penstock_experiment_units_measured_ratio", kGauge,
+                                       "Share of the units whose sums are kept."};
 
 // Server and process.
 inline constexpr Metric kReload{"penstock_config_last_reload_successful", kGauge,

@@ -191,11 +191,46 @@ void PrometheusTelemetry::AddExperiments(Exposition* exposition) const {
   }
 }
 
+namespace {
+
+void AddExperimentTraffic(const ExperimentFigures& figures, const MetricLabels& whole,
+                          Exposition* exposition) {
+  const auto with = [&](std::string_view name, const std::string& value,
+                        const MetricLabels& labels) {
+    MetricLabels all = labels;
+    all.emplace_back(name, value);
+    return all;
+  };
+  for (const ExperimentFigures::Traffic& traffic : figures.traffic) {
+    exposition->Add(metrics::kTraffic,
+                    with("quantity", traffic.quantity, with("arm", traffic.arm, whole)),
+                    traffic.sum);
+  }
+  for (const ExperimentFigures::UniqueUnits& unique : figures.unique_units) {
+    exposition->Add(metrics::kUniqueUnits, with("arm", unique.arm, whole), unique.units);
+  }
+  for (const ExperimentFigures::Durations& durations : figures.durations) {
+    exposition->Add(metrics::kExperimentDuration,
+                    with("metric", durations.metric, with("arm", durations.arm, whole)),
+                    durations.at_most, durations.count, durations.sum);
+  }
+  for (std::size_t rank = 0; rank < figures.unit_sample.size(); ++rank) {
+    exposition->Add(metrics::kUnitSample, with("rank", std::to_string(rank), whole),
+                    static_cast<double>(figures.unit_sample[rank]));
+  }
+}
+
+}  // namespace
+
 void PrometheusTelemetry::AddExperimentFigures(Exposition* exposition) const {
   if (!options_.experiments) return;
   for (const ExperimentFigures& figures : options_.experiments()) {
     const MetricLabels whole = {{"experiment", figures.experiment}, {"revision", figures.revision}};
     exposition->Add(metrics::kSampleRatio, whole, figures.sample_ratio_p_value);
+    exposition->Add(metrics::kAnalysisStart, whole, absl::ToUnixMillis(figures.since) / 1000.0);
+    exposition->Add(metrics::kAnalysisPeriod, whole, static_cast<double>(figures.period));
+    exposition->Add(metrics::kUnitsMeasured, whole, figures.measured);
+    AddExperimentTraffic(figures, whole, exposition);
     for (const ExperimentFigures::Exposures& exposures : figures.first_exposures) {
       MetricLabels labels = whole;
       labels.emplace_back("arm", exposures.arm);

@@ -216,6 +216,31 @@ TEST(ExperimentReportTest, ServersMergedAndPrometheusAgree) {
   }
   EXPECT_NEAR(gathered.at("sample_ratio_p_value").get<double>(),
               merged.at("sample_ratio_p_value").get<double>(), 1e-9);
+  for (int arm = 0; arm < 2; ++arm) {
+    const Json &want = merged.at("arms").at(arm), &got = gathered.at("arms").at(arm);
+    for (const char* count : {"requests", "errors", "cancelled", "prompt_tokens", "tokens"}) {
+      EXPECT_EQ(got.value(count, "0"), want.value(count, "0")) << count;
+    }
+    // A sum of estimates, where the servers' sketches make one of their union.
+    const double units = want.at("unique_units");
+    EXPECT_NEAR(got.at("unique_units").get<double>(), units, 0.03 * units);
+  }
+  for (const std::string metric : {"latency", "ttft", "inter_token_latency"}) {
+    const Json &want = MetricOf(merged, "b", metric), &got = MetricOf(gathered, "b", metric);
+    for (const char* quantile : {"p50", "p90", "p99"}) {
+      // Both lie in the same bucket, whose bounds are at most 2.5 times apart; the first begins at
+      // 0.
+      const double exact = want.at(quantile), coarse = got.at(quantile);
+      EXPECT_LE(coarse, std::max(2.55 * exact, 0.01)) << metric << " " << quantile;
+      EXPECT_GE(coarse, exact < 0.01 ? 0 : exact / 2.55) << metric << " " << quantile;
+    }
+  }
+  EXPECT_EQ(gathered.at("period"), merged.at("period"));
+  EXPECT_EQ(gathered.at("since").get<std::string>().substr(0, 19),
+            merged.at("since").get<std::string>().substr(0, 19));
+  EXPECT_THAT(gathered.at("warnings").dump(), HasSubstr("quantiles are interpolated"));
+  EXPECT_THAT(gathered.at("warnings").dump(), Not(HasSubstr("split")))
+      << "a request is on one replica";
 }
 
 TEST(ExperimentReportTest, UnitsThatBothServersSawAreNoticed) {
@@ -242,6 +267,26 @@ TEST(ExperimentReportTest, UnitsThatBothServersSawAreNoticed) {
     exposed += std::stoll(arm.at("first_exposures").get<std::string>());
   }
   EXPECT_EQ(exposed, 3);
+
+  // Prometheus' sums cannot make one unit of two, but the series show that there are such.
+  TemporaryFolder folder;
+  Prometheus prometheus(folder, first.ops(), second.ops());
+  Json gathered;
+  for (int tries = 0; tries < 500; ++tries) {
+    const ProgramResult result =
+        RunProgram("penstock", {"report", "aa", "--prometheus", prometheus.url(), "--config",
+                                first.config_file(), "--units-stay", "--json"});
+    gathered = Json::parse(result.output, nullptr, false);
+    if (result.exit_code == 0 && gathered.at("replicas") == 2) break;
+  }
+  EXPECT_THAT(gathered.at("warnings").dump(),
+              AllOf(HasSubstr("Of 3 users that were sampled by hash, 3 went to more than one "
+                              "replica: units ARE split."),
+                    HasSubstr("units may be split")));
+  EXPECT_THAT(gathered.at("summary").get<std::string>(), HasSubstr("b is not judged"));
+  double unique = 0;
+  for (const Json& arm : gathered.at("arms")) unique += arm.value("unique_units", 0.0);
+  EXPECT_NEAR(unique, 3, 0.1);
 }
 
 TEST(ExperimentReportTest, AReportOfNothingSaysWhatThereIs) {

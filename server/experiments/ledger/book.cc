@@ -91,6 +91,7 @@ void Book::OnAdmitted(const ExposedRequest& request) {
   const int arm = FindArm(request.arm);
   if (arm < 0) return;
   totals_[static_cast<std::size_t>(arm)].units.Add(UnitHash(request.unit));
+  sample_.Add(UnitHash(request.unit));
   if (!request.slice) {
     units_.Begin(UnitHash(request.unit), arm, request.admitted, request.admitted + WindowOf(plan_),
                  !request.counts_exposures);
@@ -193,8 +194,10 @@ LedgerSnapshot Book::Snapshot(absl::Time now) {
                              .share = arm.share,
                              .totals = totals_[i],
                              .entered = units_.entered()[i],
-                             .retired = units_.retired()[i]});
+                             .retired = units_.retired()[i],
+                             .unique_units = std::nullopt});
   }
+  snapshot.unit_sample = sample_;
   return snapshot;
 }
 

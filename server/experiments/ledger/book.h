@@ -85,6 +85,7 @@ class Book {
   const absl::Time since_;
   UnitTable units_;
   std::vector<ArmTotals> totals_;  // [arms]
+  UnitSample sample_;              // of all arms
 };
 
 }  // namespace penstock

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "server/experiments/statistics/hyper_log_log.h"
 #include "server/experiments/statistics/quantile_sketch.h"
 #include "server/experiments/statistics/unit_moments.h"
+#include "server/experiments/statistics/unit_sample.h"
 
 namespace penstock {
 
@@ -80,6 +82,8 @@ struct ArmSnapshot {
   ArmTotals totals;
   ArmMoments entered;  // all units that ever entered
   ArmMoments retired;  // those of them that have no record any more
+  // Where they are known otherwise than by totals.units.
+  std::optional<double> unique_units;
 };
 
 struct LedgerSnapshot {
@@ -95,10 +99,12 @@ struct LedgerSnapshot {
   std::vector<ArmSnapshot> arms;  // sorted by name
   bool has_units = false;
   std::vector<UnitRecord> units;  // where has_units
+  UnitSample unit_sample;         // of one replica; travels by Prometheus alone
   // Found by merging.
   std::int64_t split_units = 0;          // seen by more than one replica
   std::int64_t contradictory_units = 0;  // in different arms: left out
   double split_estimate = 0;  // without records: Σ of the replicas' unique units minus the union's
+  SharedUnits shared_units;   // without records: what their samples have in common
 
   std::int64_t first_exposures() const;
 };

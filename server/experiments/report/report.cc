@@ -90,7 +90,7 @@ class ReportMaker {
     report.prompt_tokens = arm.totals.prompt_tokens;
     report.cancelled = arm.totals.cancelled;
     report.left_out = arm.totals.left_out;
-    report.unique_units = arm.totals.units.Estimate();
+    report.unique_units = arm.unique_units.value_or(arm.totals.units.Estimate());
     report.first_exposures = arm.entered.first_exposures;
     report.expected_exposures =
         static_cast<double>(snapshot_.first_exposures()) * arm.share / kBuckets;
@@ -219,7 +219,7 @@ ExperimentReport MakeReport(const LedgerSnapshot& snapshot, const Question& ques
     arm.words = VerdictSentence(report, arm);
   }
   report.summary = SummaryOf(report);
-  report.methods = MethodsOf(report);
+  report.methods = MethodsOf(report, options);
   return report;
 }
 

@@ -82,6 +82,8 @@ struct ReportOptions {
   double tuned_units = 5000;  // ConfidenceSequence
   // The sums are of replicas that may have seen the same units: no intervals, no verdict.
   bool units_may_be_split = false;
+  // They came by series: quantiles are of histograms, unique units a sum over replicas.
+  bool of_series = false;
 };
 
 ExperimentReport MakeReport(const LedgerSnapshot& snapshot, const Question& question,

@@ -108,6 +108,24 @@ std::vector<std::string> Warnings(const LedgerSnapshot& snapshot, const Experime
         " that moved counts twice, and the halves are not independent. Intervals and the verdict "
         "are withheld; merge the servers themselves (--server), or say that units stay."));
   }
+  if (snapshot.shared_units.split > 0 && !snapshot.switchback) {
+    warnings.push_back(absl::StrFormat(
+        "Of %d %ss that were sampled by hash, %d went to more than one replica: units ARE split.",
+        snapshot.shared_units.sampled, report.unit, snapshot.shared_units.split));
+  } else if (options.units_may_be_split && snapshot.shared_units.sampled > 0) {
+    // No success in n trials: at most 3 / n, at 95 % (Hanley, Lippman-Hand, JAMA 249(13), 1983).
+    warnings.push_back(absl::StrFormat(
+        "None of %d %ss that were sampled by hash went to more than one replica: at most %s of all "
+        "do, at 95 %%.",
+        snapshot.shared_units.sampled, report.unit,
+        Percent(std::min(1.0, 3.0 / snapshot.shared_units.sampled))));
+  }
+  if (options.of_series) {
+    warnings.push_back(
+        "From Prometheus: quantiles are interpolated within a histogram's buckets, whose bounds "
+        "are up to 2.5 times apart; unique units are the replicas' sum over how many saw one on "
+        "average; units are not merged by their records.");
+  }
   if (snapshot.split_units > 0 && !snapshot.switchback) {
     warnings.push_back(
         absl::StrCat(Units(report, snapshot.split_units),
@@ -160,7 +178,7 @@ std::string SummaryOf(const ExperimentReport& report) {
   return absl::StrJoin(sentences, " ");
 }
 
-std::vector<Method> MethodsOf(const ExperimentReport& report) {
+std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOptions& options) {
   std::vector<Method> methods = {
       {"interval of a difference",
        absl::StrCat("asymptotic confidence sequence, valid at every look; alpha ",
@@ -175,7 +193,9 @@ std::vector<Method> MethodsOf(const ExperimentReport& report) {
       {"secondary metrics", "always-valid p-values, adjusted over metrics and arms",
        "Johari, Koomen, Pekelis, Walsh, Operations Research 70(3), 2022; Holm, Scand. J. Stat. "
        "6(2), 1979"},
-      {"quantiles", "DDSketch, relative error 1 %", "Masson, Rim, Lee, VLDB 2019"},
+      {"quantiles",
+       options.of_series ? "linear within a histogram's bucket" : "DDSketch, relative error 1 %",
+       options.of_series ? "as Prometheus' histogram_quantile" : "Masson, Rim, Lee, VLDB 2019"},
       {"unique units", "HyperLogLog, standard error 0.8 %",
        "Flajolet et al., AofA 2007; Ertl, arXiv:1702.01284, algorithm 6"}};
   if (report.question.metric == "paired_logprob") {

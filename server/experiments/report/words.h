@@ -21,6 +21,6 @@ std::vector<std::string> Warnings(const LedgerSnapshot& snapshot, const Experime
 std::string SummaryOf(const ExperimentReport& report);
 
 // Every method that the report rests on.
-std::vector<Method> MethodsOf(const ExperimentReport& report);
+std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOptions& options);
 
 }  // namespace penstock

@@ -52,15 +52,28 @@ absl::StatusOr<QuantileSketch> QuantileSketch::FromBuckets(Buckets buckets) {
   return sketch;
 }
 
-void QuantileSketch::Add(double value) {
-  if (!std::isfinite(value)) return;
-  ++count_;
+void QuantileSketch::Add(double value, std::int64_t times) {
+  PENSTOCK_CHECK_GE(times, 0);
+  if (!std::isfinite(value) || times == 0) return;
+  count_ += times;
   const double magnitude = std::abs(value);
   if (magnitude < kSmallest) {
-    ++buckets_.zeros;
+    buckets_.zeros += times;
   } else {
-    ++(value > 0 ? buckets_.positive : buckets_.negative)[BucketOf(magnitude)];
+    (value > 0 ? buckets_.positive : buckets_.negative)[BucketOf(magnitude)] += times;
   }
+}
+
+std::int64_t QuantileSketch::CountUpTo(double bound) const {
+  std::int64_t count = bound >= 0 ? buckets_.zeros : 0;
+  for (const auto& [bucket, times] : buckets_.negative) {
+    if (-ValueOf(bucket) <= bound) count += times;
+  }
+  for (const auto& [bucket, times] : buckets_.positive) {
+    if (ValueOf(bucket) > bound) break;
+    count += times;
+  }
+  return count;
 }
 
 void QuantileSketch::Merge(const QuantileSketch& other) {

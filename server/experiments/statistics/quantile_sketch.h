@@ -34,12 +34,15 @@ class QuantileSketch {
   // INVALID_ARGUMENT for a bucket out of range, or a count that is not positive or overflows.
   static absl::StatusOr<QuantileSketch> FromBuckets(Buckets buckets);
 
-  // Values that are not finite are left out.
-  void Add(double value);
+  // Values that are not finite are left out. `times`: not negative.
+  void Add(double value, std::int64_t times = 1);
   void Merge(const QuantileSketch& other);
 
   std::int64_t count() const { return count_; }
   const Buckets& buckets() const { return buckets_; }
+
+  // Values at most `bound`, within the relative error of it.
+  std::int64_t CountUpTo(double bound) const;
 
   // The value of rank ⌊q (n − 1)⌋ (from 0) in ascending order, within the relative error, for
   // values in range. `q` in [0, 1]; nullopt of an empty sketch.

@@ -92,6 +92,9 @@ class PrometheusTelemetryTest : public testing::Test {
   static ExperimentFigures Figures() {
     return {.experiment = "measured",
             .revision = "0123abcd",
+            .since = absl::FromUnixMillis(1'800'000'000'250),
+            .period = 3,
+            .measured = 0.25,
             .sample_ratio_p_value = 0.5,
             .first_exposures = {{.arm = "b", .units = 7}},
             .sums = {{.arm = "b",
@@ -105,7 +108,16 @@ class PrometheusTelemetryTest : public testing::Test {
                       .count = 6,
                       .sum = 9,
                       .sum_squares = 15,
-                      .cross_sum = {}}}};
+                      .cross_sum = {}}},
+            .traffic = {{.arm = "b", .quantity = "tokens", .sum = 90}},
+            .unique_units = {{.arm = "b", .units = 8.5}},
+            .durations = {{.arm = "b",
+                           .metric = "latency",
+                           .at_most = {{0.25, 0}, {0.5, 2}, {1, 5}},
+                           .count = 5,
+                           .sum = 3.5}},
+            // The largest of 53 bits.
+            .unit_sample = {17, 9007199254740991}};
   }
 
   // A step whose rows are all of one router: in layer 1 to experts as `slots` says, in layer 3
@@ -454,6 +466,21 @@ TEST_F(PrometheusTelemetryTest, ExperimentsAreAskedAtEveryScrape) {
   EXPECT_EQ(value("cross_sum", "latency"), 24);
   EXPECT_EQ(value("sum", "successes"), 9);
   EXPECT_EQ(value("cross_sum", "successes"), -1);  // a denominator has none
+  EXPECT_EQ(page.at("penstock_experiment_analysis_start_time_seconds" + of_e + "}"), 1800000000.25);
+  EXPECT_EQ(page.at("penstock_experiment_analysis_period" + of_e + "}"), 3);
+  EXPECT_EQ(page.at("penstock_experiment_units_measured_ratio" + of_e + "}"), 0.25);
+  EXPECT_EQ(page.at("penstock_experiment_traffic" + of_e + R"(,arm="b",quantity="tokens"})"), 90);
+  EXPECT_EQ(page.at("penstock_experiment_unique_units" + of_e + R"(,arm="b"})"), 8.5);
+  EXPECT_EQ(page.at("penstock_experiment_unit_sample" + of_e + R"(,rank="1"})"), 9007199254740991);
+  const std::string durations = R"(,arm="b",metric="latency")";
+  EXPECT_EQ(
+      page.at("penstock_experiment_duration_seconds_bucket" + of_e + durations + R"(,le="0.5"})"),
+      2);
+  EXPECT_EQ(
+      page.at("penstock_experiment_duration_seconds_bucket" + of_e + durations + R"(,le="+Inf"})"),
+      5);
+  EXPECT_EQ(page.at("penstock_experiment_duration_seconds_count" + of_e + durations + "}"), 5);
+  EXPECT_EQ(page.at("penstock_experiment_duration_seconds_sum" + of_e + durations + "}"), 3.5);
 }
 
 TEST_F(PrometheusTelemetryTest, TheReadmeListsExactlyTheSeriesThatExist) {

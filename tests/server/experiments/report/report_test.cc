@@ -195,6 +195,29 @@ TEST(ReportTest, SumsOfUnitsThatMayBeSplitGiveNoIntervals) {
   EXPECT_THAT(report.summary, HasSubstr("mlp is not judged"));
 }
 
+TEST(ReportTest, WhatSeriesDoNotSayIsSaid) {
+  LedgerSnapshot snapshot = Empty({"control", "mlp"});
+  snapshot.replicas = 2;
+  snapshot.arms[1].unique_units = 12.5;
+  snapshot.shared_units = {.sampled = 32, .split = 0, .replicas = 1};
+  const ReportOptions options = {.units_may_be_split = true, .of_series = true};
+  ExperimentReport report = MakeReport(snapshot, kLatency, {}, options);
+  EXPECT_EQ(report.arms[1].unique_units, 12.5);
+  EXPECT_THAT(report.warnings, Contains(HasSubstr("quantiles are interpolated")));
+  EXPECT_THAT(report.warnings, Contains(HasSubstr("None of 32 users that were sampled by hash went "
+                                                  "to more than one replica: at most 9.38 % of "
+                                                  "all do")));
+  snapshot.shared_units.split = 5;
+  report = MakeReport(snapshot, kLatency, {}, options);
+  EXPECT_THAT(report.warnings,
+              Contains(HasSubstr("Of 32 users that were sampled by hash, 5 went to "
+                                 "more than one replica: units ARE split.")));
+  report = MakeReport(snapshot, kLatency, {}, {});
+  for (const std::string& warning : report.warnings) {
+    EXPECT_THAT(warning, testing::Not(HasSubstr("Prometheus")));
+  }
+}
+
 TEST(ReportTest, EveryMethodNamesItsSource) {
   for (const Method& method : MakeReport(Empty({"control", "mlp"}), kLatency, {}, {}).methods) {
     EXPECT_THAT(method.source, ContainsRegex("(19|20)[0-9][0-9]")) << method.what;

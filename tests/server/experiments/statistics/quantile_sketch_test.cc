@@ -55,6 +55,24 @@ TEST(QuantileSketchTest, EveryPowerOfTenInRangeIsWithinTheStatedError) {
   }
 }
 
+TEST(QuantileSketchTest, CountsUpToABoundWithinTheErrorOfTheBound) {
+  QuantileSketch sketch;
+  EXPECT_EQ(sketch.CountUpTo(1), 0);
+  for (int i = 1; i <= 1000; ++i) sketch.Add(i * 0.001);
+  sketch.Add(0, 10);
+  sketch.Add(-2, 5);
+  EXPECT_EQ(sketch.count(), 1015);
+  EXPECT_EQ(sketch.CountUpTo(-3), 0);
+  EXPECT_EQ(sketch.CountUpTo(-1), 5);
+  EXPECT_EQ(sketch.CountUpTo(0), 15);
+  EXPECT_EQ(sketch.CountUpTo(2), 1015);
+  for (const double bound : {0.05, 0.2, 0.5, 0.9}) {
+    EXPECT_NEAR(static_cast<double>(sketch.CountUpTo(bound)), 15 + 1000 * bound,
+                1 + 1000 * bound * QuantileSketch::kRelativeError)
+        << bound;
+  }
+}
+
 TEST(QuantileSketchTest, MergesToExactlyTheWhole) {
   std::mt19937_64 random(2);
   std::normal_distribution<double> values;
