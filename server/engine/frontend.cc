@@ -144,7 +144,7 @@ class FrontendImpl final : public Frontend {
   absl::StatusOr<std::uint64_t> Begin(const Call& call,
                                       std::shared_ptr<ResponseObserver> observer) {
     const absl::Duration arrival = clock_->Monotonic();
-    const absl::StatusOr<std::uint64_t> number = Start(call, arrival, std::move(observer));
+    absl::StatusOr<std::uint64_t> number = Start(call, arrival, std::move(observer));
     if (!number.ok()) report_.Refused(call.caller, call.router, number.status(), arrival);
     return number;
   }
@@ -155,11 +155,11 @@ class FrontendImpl final : public Frontend {
     PENSTOCK_ASSIGN_OR_RETURN(PreparedRequest prepared, admission_.Prepare(call, arrival));
     const std::shared_ptr<LiveRequest> live = prepared.live;
     live->observer = std::move(observer);
-    PENSTOCK_RETURN_IF_ERROR(Submit(live, std::move(prepared)));
+    PENSTOCK_RETURN_IF_ERROR(Submit(live, prepared));
     return live->number;
   }
 
-  absl::Status Submit(const std::shared_ptr<LiveRequest>& live, PreparedRequest prepared) {
+  absl::Status Submit(const std::shared_ptr<LiveRequest>& live, const PreparedRequest& prepared) {
     const std::string& tenant = live->caller.tenant;
     absl::Status quota = quota_.Acquire(tenant, *prepared.tenant, live->admission.prompt_tokens,
                                         clock_->Monotonic());

@@ -12,8 +12,8 @@
 
 namespace penstock {
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* StreamCall::Start(std::shared_ptr<StreamCall> stream,
-                                                              const grpc::ByteBuffer& request) {
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StreamCall::Start(
+    const std::shared_ptr<StreamCall>& stream, const grpc::ByteBuffer& request) {
   EchoTraceContext(stream->call_);
   stream->self_ = stream;
   RunSized(stream->context_, request, [stream, request] { stream->Admit(request); });

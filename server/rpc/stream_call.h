@@ -27,8 +27,8 @@ class StreamCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
                          public std::enable_shared_from_this<StreamCall> {
  public:
   // Takes the request. `stream` must have just been made.
-  static grpc::ServerWriteReactor<grpc::ByteBuffer>* Start(std::shared_ptr<StreamCall> stream,
-                                                           const grpc::ByteBuffer& request);
+  static grpc::ServerWriteReactor<grpc::ByteBuffer>* Start(
+      const std::shared_ptr<StreamCall>& stream, const grpc::ByteBuffer& request);
 
   StreamCall(const CallContext& context, grpc::CallbackServerContext* call);
 

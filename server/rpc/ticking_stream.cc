@@ -11,7 +11,7 @@ TickingStream::TickingStream(const CallContext& context, grpc::CallbackServerCon
     : context_(context), call_(call) {}
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* TickingStream::Start(
-    std::shared_ptr<TickingStream> stream, const absl::Status& admitted) {
+    const std::shared_ptr<TickingStream>& stream, const absl::Status& admitted) {
   EchoTraceContext(stream->call_);
   stream->self_ = stream;
   if (admitted.ok()) {

@@ -22,8 +22,8 @@ class TickingStream : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
   TickingStream(const CallContext& context, grpc::CallbackServerContext* call);
 
   // Ends at once with `admitted` unless it is OK. `stream` must have just been made.
-  static grpc::ServerWriteReactor<grpc::ByteBuffer>* Start(std::shared_ptr<TickingStream> stream,
-                                                           const absl::Status& admitted);
+  static grpc::ServerWriteReactor<grpc::ByteBuffer>* Start(
+      const std::shared_ptr<TickingStream>& stream, const absl::Status& admitted);
 
   void OnWriteDone(bool ok) final;
   void OnCancel() final;

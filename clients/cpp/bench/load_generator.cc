@@ -48,8 +48,8 @@ class Recorder {
 // Shared with the callbacks, which may return after Run has seen the last end.
 class LoadGenerator::State : public std::enable_shared_from_this<State> {
  public:
-  State(std::vector<Client*> clients, LoadOptions options)
-      : clients_(std::move(clients)), options_(std::move(options)) {}
+  State(std::vector<Client*> clients, const LoadOptions& options)
+      : clients_(std::move(clients)), options_(options) {}
 
   LoadResult Run(Workload& workload, const std::function<void(const LoadProgress&)>& on_progress);
   void Cancel();
@@ -206,8 +206,8 @@ void LoadGenerator::State::Cancel() {
   for (const auto& call : calls) call->Cancel();
 }
 
-LoadGenerator::LoadGenerator(std::vector<Client*> clients, LoadOptions options)
-    : state_(std::make_shared<State>(std::move(clients), std::move(options))) {}
+LoadGenerator::LoadGenerator(std::vector<Client*> clients, const LoadOptions& options)
+    : state_(std::make_shared<State>(std::move(clients), options)) {}
 
 LoadGenerator::~LoadGenerator() = default;
 

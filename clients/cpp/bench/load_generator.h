@@ -60,7 +60,7 @@ struct LoadResult {
 class LoadGenerator {
  public:
   // `clients`: requests go to them in turn; at least one. They must outlive the generator.
-  LoadGenerator(std::vector<Client*> clients, LoadOptions options);
+  LoadGenerator(std::vector<Client*> clients, const LoadOptions& options);
   ~LoadGenerator();
 
   // Blocks until everything sent has ended. `on_progress` is called on this thread every 200 ms or
