@@ -1,10 +1,5 @@
 // An experiment on real servers, from penstock-bench's traffic to its report: from one server, from
 // two merged, and from a real Prometheus.
-#include <spawn.h>
-#include <sys/wait.h>
-
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <cmath>
 #include <csignal>
 #include <fstream>
@@ -17,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/e2e/prometheus_process.h"
 #include "tests/e2e/server_process.h"
 #include "tests/support/temporary_folder.h"
 
@@ -131,42 +127,6 @@ TEST(ExperimentReportTest, AnOutcomeIsJoinedToItsRequest) {
   EXPECT_THAT(report("req-2"), HasSubstr("joined to no experiment"));
 }
 
-int FreePort() {
-  boost::asio::io_context context;
-  boost::asio::ip::tcp::acceptor acceptor(context, {boost::asio::ip::make_address("127.0.0.1"), 0});
-  return acceptor.local_endpoint().port();
-}
-
-// Scrapes both servers until it is destroyed.
-class Prometheus {
- public:
-  Prometheus(const TemporaryFolder& folder, const std::string& a, const std::string& b)
-      : url_(absl::StrCat("127.0.0.1:", FreePort())) {
-    std::ofstream(folder / "prometheus.yml")
-        << "scrape_configs:\n- {job_name: penstock, scrape_interval: 500ms, scrape_timeout: 500ms, "
-           "static_configs: [{targets: ['"
-        << a << "', '" << b << "']}]}\n";
-    const std::string config = "--config.file=" + (folder / "prometheus.yml");
-    const std::string storage = "--storage.tsdb.path=" + (folder / "tsdb");
-    const std::string listen = "--web.listen-address=" + url_;
-    const char* arguments[] = {"prometheus",   config.c_str(),      storage.c_str(),
-                               listen.c_str(), "--log.level=error", nullptr};
-    spawned_ = posix_spawnp(&process_, "prometheus", nullptr, nullptr,
-                            const_cast<char**>(arguments), environ) == 0;
-  }
-  ~Prometheus() {
-    if (!spawned_) return;
-    kill(process_, SIGTERM);
-    waitpid(process_, nullptr, 0);
-  }
-  std::string url() const { return "http://" + url_; }
-
- private:
-  const std::string url_;
-  pid_t process_ = 0;
-  bool spawned_ = false;
-};
-
 TEST(ExperimentReportTest, ServersMergedAndPrometheusAgree) {
   TemporaryFolder folder;
   ServerProcess first(TinyModel::Get().Config(SameArms()));
@@ -181,7 +141,7 @@ TEST(ExperimentReportTest, ServersMergedAndPrometheusAgree) {
   const Json one = ReportOf("penstock-cli", {"--server", first.grpc()});
   EXPECT_LT(Units(one, "b"), Units(merged, "b"));
 
-  Prometheus prometheus(folder, first.ops(), second.ops());
+  PrometheusProcess prometheus({first.ops(), second.ops()});
   Json gathered;
   // Until both were scraped; asking takes as long as a program's start.
   for (int tries = 0; tries < 500; ++tries) {
@@ -270,7 +230,7 @@ TEST(ExperimentReportTest, UnitsThatBothServersSawAreNoticed) {
 
   // Prometheus' sums cannot make one unit of two, but the series show that there are such.
   TemporaryFolder folder;
-  Prometheus prometheus(folder, first.ops(), second.ops());
+  PrometheusProcess prometheus({first.ops(), second.ops()});
   Json gathered;
   for (int tries = 0; tries < 500; ++tries) {
     const ProgramResult result =
