@@ -83,7 +83,7 @@ fuzz: ## every parser for a minute each (libFuzzer), from the kept corpus; FUZZ_
 
 bench: configure ## the figures of BENCHMARKS.md (CPU), beside Hugging Face transformers
 	@$(SETUP) demo oracle
-	@ninja -C $(BUILD) -j$(JOBS) penstock penstock-cli penstock-bench stream_bench forward_bench experiment_simulation
+	@ninja -C $(BUILD) -j$(JOBS) penstock penstock-cli penstock-bench stream_bench forward_bench experiment_simulation ledger_simulation assignment_bench
 	tests/bench/bench.sh
 
 format: ## clang-format over our sources

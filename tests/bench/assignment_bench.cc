@@ -120,6 +120,37 @@ void BM_Report(benchmark::State& state) {
 }
 BENCHMARK(BM_Report);
 
+// 200,000 units with records: what a snapshot for merging does under the ledger's lock (0), and
+// what after it (1).
+void BM_Snapshot(benchmark::State& state) {
+  AnalysisPlan plan;
+  plan.experiment.name = "e";
+  plan.experiment.arms = {{"control", "linear", 5000}, {"a", "mlp", 5000}};
+  plan.experiment.control = "control";
+  const absl::Time now = Clock::Real().Now();
+  Book book(plan, now);
+  for (int i = 0; i < 200'000; ++i) {
+    const std::string unit = absl::StrCat("user ", i);
+    book.OnAdmitted({.experiment = "e",
+                     .revision = "0123abcd",
+                     .arm = i % 2 == 0 ? "a" : "control",
+                     .tenant = "t",
+                     .unit = unit,
+                     .request_id = "r",
+                     .slice = {},
+                     .admitted = now});
+  }
+  for (auto _ : state) {
+    if (state.range(0) == 0) {
+      benchmark::DoNotOptimize(book.Snapshot(now).arms.data());
+      benchmark::DoNotOptimize(book.ShareUnits().data());
+    } else {
+      benchmark::DoNotOptimize(SortedRecords(book.ShareUnits()).data());
+    }
+  }
+}
+BENCHMARK(BM_Snapshot)->ArgName("after_lock")->Arg(0)->Arg(1);
+
 }  // namespace
 }  // namespace penstock
 

@@ -17,3 +17,7 @@ echo
 echo
 # 10,000 experiments, as on that page, take ten times as long: minutes of two cores.
 "$PENSTOCK_BUILD/bin/experiment_simulation" 1000
+echo
+"$PENSTOCK_BUILD/bin/ledger_simulation" 1000 1500 3
+echo
+"$PENSTOCK_BUILD/bin/assignment_bench"
