@@ -144,12 +144,14 @@ std::string ReportPage(const v1::ExperimentReport& report) {
       absl::StrCat("<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>",
                    Escaped(report.experiment()), "</title>\n", kStyle, "</head><body>\n<h1>",
                    Escaped(report.experiment()), "</h1>\n<p>Revision ", Escaped(report.revision()),
-                   ", period ", report.period(), ", by ", Escaped(report.unit()), ", since ",
-                   UtcTime(report.since()), ", as of ", UtcTime(report.taken()), ", ",
-                   report.replicas(), report.replicas() == 1 ? " replica" : " replicas",
-                   ". Decided by <b>", Escaped(report.primary().metric()), "</b>, ",
-                   Escaped(report.primary().better()), " is better; differences below ",
-                   Figure(report.primary().min_effect()), " do not matter.</p>\n");
+                   ", period ", report.period(), ", by ", Escaped(report.unit()),
+                   ", measured since ", UtcTime(report.since()),
+                   " (what servers measured before they last started is not in it), as of ",
+                   UtcTime(report.taken()), ", ", report.replicas(),
+                   report.replicas() == 1 ? " replica" : " replicas", ". Decided by <b>",
+                   Escaped(report.primary().metric()), "</b>, ", Escaped(report.primary().better()),
+                   " is better; differences below ", Figure(report.primary().min_effect()),
+                   " do not matter.</p>\n");
   for (const std::string& warning : report.warnings()) {
     absl::StrAppend(&page, "<div class='warning'>", Escaped(warning), "</div>\n");
   }

@@ -36,7 +36,9 @@ std::string Heading(const v1::ExperimentReport& report, const Terminal& terminal
       report.experiment(), report.revision().empty() ? "" : " · revision " + report.revision(),
       " · period ", report.period(), " · by ", report.unit());
   std::string second =
-      absl::StrCat("since ", UtcTime(report.since()), ", as of ", UtcTime(report.taken()));
+      absl::StrCat("measured since ", UtcTime(report.since()),
+                   " (what servers measured before they last started is not in it), as of ",
+                   UtcTime(report.taken()));
   if (report.replicas() > 1) absl::StrAppend(&second, ", ", report.replicas(), " replicas");
   const v1::PrimaryQuestion& primary = report.primary();
   return absl::StrCat(Styled(terminal, Style::kBold, first), "\n",
