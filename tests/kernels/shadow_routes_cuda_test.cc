@@ -238,10 +238,11 @@ TEST_P(ShadowRoutesCudaTest, EveryRouterDecidesAsItWouldHaveServed) {
     const Step step = RandomStep(GetParam(), count);
     std::vector<std::int32_t> served;
     const Result want = Expected(step, routers, served);
-    // All layers in one launch; two; one by one.
-    for (const int together : {kLayers, 2, 1}) {
-      SCOPED_TRACE(together);
-      const Result got = OnDevice(step, routers, served, together * step.rows + 1);
+    // All layers in one launch; two; one by one; and all in a launch that has room for many rows.
+    for (const std::int64_t room :
+         {kLayers * step.rows, 2 * step.rows + 1, step.rows + 1, kLayers * step.rows + 1024}) {
+      SCOPED_TRACE(room);
+      const Result got = OnDevice(step, routers, served, room);
       EXPECT_EQ(got.expert_rows, want.expert_rows);
       for (std::size_t i = 0; i < want.agreements.size(); ++i) {
         const RouteAgreement &a = got.agreements[i], &b = want.agreements[i];
