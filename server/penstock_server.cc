@@ -17,12 +17,13 @@
 #include "server/config/duration.h"
 #include "server/config/endpoint.h"
 #include "server/config/reload.h"
-#include "server/config/schema.h"
 #include "server/config/yaml_writer.h"
+#include "server/configured_routers.h"
 #include "server/engine/engine.h"
 #include "server/http/ops_server.h"
 #include "server/live_experiments.h"
 #include "server/model/cuda/cuda_model.h"
+#include "server/options_of_config.h"
 #include "server/policy_of_config.h"
 #include "server/progress_bar.h"
 #include "server/router_kinds.h"
@@ -173,20 +174,7 @@ class Server final : public PenstockServer {
 
   absl::StatusOr<Backend> Load() {
     ProgressBar bar("loading");
-    BackendOptions options;
-    options.model_path = config_.model().path();
-    options.dtype = EnumName(*v1::ModelConfig::Dtype_descriptor()->FindValueByNumber(
-        static_cast<int>(config_.model().dtype())));
-    options.device = EnumName(*v1::ModelConfig::Device_descriptor()->FindValueByNumber(
-        static_cast<int>(config_.model().device())));
-    options.dummy_weights = config_.model().load_format() == v1::ModelConfig::LOAD_FORMAT_DUMMY;
-    options.max_batch = config_.engine().max_batch();
-    options.prefill_chunk = config_.engine().prefill_chunk();
-    options.max_context = config_.engine().max_context();
-    options.block_tokens = config_.engine().block_tokens();
-    if (config_.engine().has_kv_memory()) options.kv_bytes = config_.engine().kv_memory();
-    options.routers_root = config_.routers().root();
-    options.allow_other_base = config_.routers().allow_other_base();
+    BackendOptions options = BackendOptionsOfConfig(config_);
     options.progress = [&bar](std::int64_t done, std::int64_t total) { bar.Update(done, total); };
     return LoadBackend(options);
   }
@@ -243,27 +231,17 @@ class Server final : public PenstockServer {
       telemetry_->OnRoutersLoaded(names);
       experiments_->Refresh();
     };
-    options.user_of = [this](const std::string& name) { return UserOf(name); };
+    options.user_of = [this](const std::string& name) {
+      return UserOfRouter(*frontend_->policy(), name);
+    };
     loader_ = backend.load_router;
     routers_ = std::make_unique<RouterSet>(std::move(options), backend.own_router);
-    for (const v1::RouterEntry& entry : config_.routers().load()) {
-      const auto loaded = routers_->Load(entry.name(), entry.path(), /*replace=*/false);
-      if (!loaded.ok()) {
-        return absl::Status(loaded.status().code(), absl::StrCat("routers.load: ", entry.name(),
-                                                                 ": ", loaded.status().message()));
-      }
-    }
-    return absl::OkStatus();
+    return LoadConfigured(config_, routers_.get());
   }
 
   absl::Status MakeEngine(std::unique_ptr<Model> model) {
     Engine::Options options;
-    options.scheduler.max_batch = config_.engine().max_batch();
-    options.scheduler.prefill_chunk = config_.engine().prefill_chunk();
-    options.scheduler.token_budget =
-        config_.engine().prefill_chunk() + config_.engine().max_batch();
-    options.scheduler.max_queue = config_.limits().max_queue();
-    options.scheduler.share_cache_across_tenants = config_.cache().share_across_tenants();
+    options.scheduler = SchedulingOfConfig(config_);
     options.shadows = [this] { return routers_->List(); };
     options.on_lost = [this](const absl::Status& status) {
       ready_ = false;
@@ -328,22 +306,6 @@ class Server final : public PenstockServer {
     return absl::OkStatus();
   }
 
-  // Why a router may not be unloaded; empty: it may.
-  std::string UserOf(const std::string& name) const {
-    const std::shared_ptr<const Policy> policy = frontend_->policy();
-    if (name == policy->default_router) return "it is routers.default";
-    for (const auto& [tenant, entry] : policy->tenants) {
-      if (entry.routing.pin == name) return absl::StrCat("tenant ", tenant, " is pinned to it");
-    }
-    for (const Experiment& experiment : policy->experiments) {
-      for (const Arm& arm : experiment.arms) {
-        if (arm.router != name) continue;
-        return absl::StrCat("it is arm ", arm.name, " of experiment ", experiment.name);
-      }
-    }
-    return "";
-  }
-
   absl::Status TryReload() {
     PENSTOCK_ASSIGN_OR_RETURN(const v1::ServerConfig updated, LoadConfig(config_file_, options_));
     v1::ServerConfig running;
@@ -353,7 +315,8 @@ class Server final : public PenstockServer {
     }
     const ConfigReload reload = DiffForReload(running, updated);
     *allow_other_base_ = reload.effective.routers().allow_other_base();
-    if (absl::Status loaded = ReloadRouters(running, reload.effective); !loaded.ok()) {
+    if (absl::Status loaded = LoadAdded(running, reload.effective, loader_, routers_.get());
+        !loaded.ok()) {
       *allow_other_base_ = running.routers().allow_other_base();
       return loaded;
     }
@@ -362,7 +325,7 @@ class Server final : public PenstockServer {
     ConfigureShadow(reload.effective, engine_->model_spec());
     telemetry_->SetTenants(TenantNames(reload.effective));
     SetUpLog(reload.effective);
-    RemoveRouters(running, reload.effective);
+    UnloadRemoved(running, reload.effective, routers_.get());
     for (const ConfigChange& change : reload.changes) {
       Log(change.at_restart ? LogLevel::kWarning : LogLevel::kInfo, "reload",
           {{"change", change.ToString()}});
@@ -370,50 +333,6 @@ class Server final : public PenstockServer {
     Log(LogLevel::kInfo, "reloaded",
         {{"file", config_file_}, {"changes", static_cast<std::int64_t>(reload.changes.size())}});
     return absl::OkStatus();
-  }
-
-  static const v1::RouterEntry* FindEntry(const v1::ServerConfig& config, const std::string& name) {
-    for (const v1::RouterEntry& entry : config.routers().load()) {
-      if (entry.name() == name) return &entry;
-    }
-    return nullptr;
-  }
-
-  // Loads what the file has new, and what it had and an operator has unloaded since. Every package
-  // is tried, and places are counted, before the first is taken, so that a bad one changes nothing.
-  absl::Status ReloadRouters(const v1::ServerConfig& running, const v1::ServerConfig& updated) {
-    std::vector<v1::RouterEntry> fresh;
-    int places = static_cast<int>(routers_->List().size());
-    for (const v1::RouterEntry& entry : updated.routers().load()) {
-      const v1::RouterEntry* old = FindEntry(running, entry.name());
-      const bool loaded = routers_->Find(entry.name()).ok();
-      if (loaded && old != nullptr && old->path() == entry.path()) continue;
-      PENSTOCK_RETURN_IF_ERROR(loader_(entry.name(), entry.path()).status());
-      fresh.push_back(entry);
-      places += loaded ? 0 : 1;
-    }
-    if (places > updated.routers().max_loaded()) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("routers.load: the file and what is loaded already need ", places,
-                       " places, routers.max_loaded is ", updated.routers().max_loaded()));
-    }
-    for (const v1::RouterEntry& entry : fresh) {
-      PENSTOCK_RETURN_IF_ERROR(
-          routers_->Load(entry.name(), entry.path(), /*replace=*/true).status());
-    }
-    return absl::OkStatus();
-  }
-
-  // Only what the file had: routers that came by LoadRouter stay.
-  void RemoveRouters(const v1::ServerConfig& running, const v1::ServerConfig& updated) {
-    for (const v1::RouterEntry& entry : running.routers().load()) {
-      if (FindEntry(updated, entry.name()) != nullptr) continue;
-      const absl::Status status = routers_->Unload(entry.name());
-      if (!status.ok()) {
-        Log(LogLevel::kWarning, "router not unloaded",
-            {{"router", entry.name()}, {"error", std::string(status.message())}});
-      }
-    }
   }
 
   const std::string config_file_;

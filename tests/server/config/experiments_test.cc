@@ -123,6 +123,24 @@ TEST(ExperimentsConfig, ReadsWhatIsMeasuredBesides) {
   EXPECT_TRUE(config->tenants(1).paired_scoring());
 }
 
+TEST(ExperimentsConfig, PeersAreHostsWithAPort) {
+  const auto config = Parse(
+      "model: {path: /m}\nexperiments: {peers: {addresses: [penstock-headless:9400, "
+      "'[::1]:9400']}}");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->experiments().peers().addresses(),
+              ElementsAre("penstock-headless:9400", "[::1]:9400"));
+  EXPECT_EQ(config->experiments().peers().interval().seconds(), 5);
+  const auto refused = Parse(
+      "model: {path: /m}\nexperiments: {peers: {addresses: [a:1, http://a:1, a], interval: 10ms}}");
+  const std::string message(refused.status().message());
+  EXPECT_THAT(message,
+              HasSubstr("experiments.peers.addresses[1]: got 'http://a:1', want a host and "
+                        "a port such as penstock-ops:9400"));
+  EXPECT_THAT(message, HasSubstr("experiments.peers.addresses[2]: got 'a'"));
+  EXPECT_THAT(message, HasSubstr("experiments.peers.interval: got"));
+}
+
 TEST(ExperimentsConfig, ARangeIsAllBucketsUnlessGiven) {
   const auto config = Parse(absl::StrReplaceAll(
       kValid, {{"range: {first: 0, size: 5000}", "range: {}"}, {"[beta, default]", "[default]"}}));
