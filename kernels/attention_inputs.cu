@@ -27,8 +27,10 @@ __device__ __forceinline__ void AddBias(Vector8& x, const Vector8& bias) {
   for (int i = 0; i < kVector; ++i) x.v[i] = RoundToBf16OnDevice(x.v[i] + bias.v[i]);
 }
 
-// A thread takes eight dimensions of one head, and the eight that they are rotated with.
-template <Element kElement>
+// A thread takes eight dimensions of one head, and the eight that they are rotated with. Of few rows
+// all that earlier kernels do not write is read before these have ended; of many, most blocks start
+// long after that, and ask for the sums first.
+template <Element kElement, bool kManyRows>
 __global__ void __launch_bounds__(kThreads) AttentionInputs(AttentionInputsArgs args) {
   LetNextKernelStart();
   const KvBlocks& kv = args.kv;
@@ -40,6 +42,14 @@ __global__ void __launch_bounds__(kThreads) AttentionInputs(AttentionInputsArgs 
   Vector8 low_bias = {}, high_bias = {};
   std::int64_t position = 0, block = 0;
   float rotation[2 * kVector];  // cosine, sine
+  Vector8 low, high;
+  const auto load_sums = [&] {
+    WaitForEarlierKernels();
+    if (!active) return;
+    low = LoadSum<kElement>(args, vectors, row, at);
+    high = LoadSum<kElement>(args, vectors, row, at + half_vectors);
+  };
+  if constexpr (kManyRows) load_sums();
   if (active) {
     if (args.bias != nullptr) {
       low_bias = LoadBf16Weight(args.bias, at);
@@ -59,10 +69,8 @@ __global__ void __launch_bounds__(kThreads) AttentionInputs(AttentionInputsArgs 
       rotation[4 * i + 3] = four.w;
     }
   }
-  WaitForEarlierKernels();
+  if constexpr (!kManyRows) load_sums();
   if (!active) return;
-  Vector8 low = LoadSum<kElement>(args, vectors, row, at);
-  Vector8 high = LoadSum<kElement>(args, vectors, row, at + half_vectors);
   AddBias(low, low_bias);
   AddBias(high, high_bias);
   if (head < args.heads + kv.kv_heads) {
@@ -97,9 +105,13 @@ void AttentionInputsCuda(const AttentionInputsArgs& args, CudaStream stream) {
   const std::int64_t units = (args.heads + 2 * args.kv.kv_heads) * (args.kv.head_dim / 2 / kVector);
   const dim3 grid(static_cast<unsigned>((units + kThreads - 1) / kThreads),
                   static_cast<unsigned>(args.rows.max_rows));
-  Launch(args.qkv_element == Element::kBF16 ? AttentionInputs<Element::kBF16>
-                                            : AttentionInputs<Element::kF32>,
-         grid, kThreads, 0, Overlap::kWithEarlier, stream, args);
+  constexpr std::int64_t kManyRows = 1024;
+  const bool many = args.rows.max_rows >= kManyRows, bf16 = args.qkv_element == Element::kBF16;
+  const auto kernel = many ? (bf16 ? AttentionInputs<Element::kBF16, true>
+                                   : AttentionInputs<Element::kF32, true>)
+                           : (bf16 ? AttentionInputs<Element::kBF16, false>
+                                   : AttentionInputs<Element::kF32, false>);
+  Launch(kernel, grid, kThreads, 0, Overlap::kWithEarlier, stream, args);
 }
 
 }  // namespace penstock

@@ -3,7 +3,6 @@
 #include <cuda_runtime.h>
 
 #include "kernels/grouped_product.cuh"
-#include "kernels/list_rows.cuh"
 
 namespace penstock::grouped {
 namespace {
@@ -32,20 +31,15 @@ void LaunchGrouped(const ExpertProductsArgs& args, Params params, const Maps& ma
 
 }  // namespace
 
-// y is free until down: it takes the rows of x in list order.
+// y and down's counters are free until down: they take the rows of x in list order, and count who
+// has put them there.
 void GateUp(const ExpertProductsArgs& args, CudaStream stream) {
-  ListRowsCuda({.x = args.x,
-                .expert_offsets = args.expert_offsets,
-                .slots = args.slots,
-                .rows = static_cast<int>(args.rows),
-                .d = static_cast<int>(args.d),
-                .experts = static_cast<int>(args.experts),
-                .k = static_cast<int>(args.k),
-                .y = args.y},
-               stream);
   Params params = {};
   params.y = static_cast<__nv_bfloat16*>(args.h);
   params.next_tile = args.gate_up_tiles;
+  params.x = static_cast<const __nv_bfloat16*>(args.x);
+  params.listed = static_cast<__nv_bfloat16*>(args.y);
+  params.listed_by = args.down_tiles;
   params.n = static_cast<int>(args.d);
   params.m = static_cast<int>(args.width);
   params.shared_matrices = static_cast<int>(args.shared);

@@ -8,7 +8,8 @@
 // over the columns in order, 16 at a time, as in streaming_product.cuh.
 //
 // A block's warps: two warpgroups multiply, each 128 rows of weights by all rows of the block; one
-// thread loads.
+// thread loads; three warps bring rows into the order of the lists, which gate·up wants after the
+// shared experts' tiles. All blocks are at work at once: a block for each multiprocessor.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -18,6 +19,7 @@
 #include "kernels/cluster.cuh"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/grouped_results.cuh"
+#include "kernels/grouped_rows.cuh"
 #include "kernels/grouped_tiles.cuh"
 #include "kernels/tile_copy.cuh"
 #include "kernels/wgmma.cuh"
@@ -28,6 +30,7 @@ inline constexpr int kWarpgroups = 2;
 inline constexpr int kConsumerWarps = kWarpgroups * 4;
 inline constexpr int kThreads = (kConsumerWarps + 4) * 32;
 inline constexpr int kSlots = 4;       // stages on their way
+inline constexpr int kLead = 2;         // stages between the warpgroups
 inline constexpr int kTileQueue = 16;  // a tile has at least one stage
 static_assert(kTileQueue >= kSlots + 2);
 inline constexpr int kBoxBytes = kTileRows / 2 * 128;  // half of a stage's weights
@@ -42,6 +45,7 @@ struct alignas(16) Shared {
   Tile tiles[kTileQueue];
   int indices[kTileQueue];
   alignas(16) unsigned char turn[kConsumerWarps][2 * 512];
+  int places[RowLister::kRows * RowLister::kMostRanks];
 };
 
 // The rings, Shared, jobs.
@@ -96,6 +100,10 @@ class Kernel {
         order_.Make();
         if (threadIdx.x % 32 == 0) Load();
         __syncwarp();
+      } else if constexpr (kProduct == Product::kGateUp) {
+        const int thread = static_cast<int>(threadIdx.x) - (kConsumerWarps + 1) * 32;
+        RowLister(p_, shared_.places, thread).Run();
+        if (thread == 0) LeaveCountersAtZero();
       }
     }
     ClusterBarrier();  // the neighbour writes here no more
@@ -127,6 +135,7 @@ class Kernel {
     PrefetchMap(&maps_.shared);
     const std::uint64_t once = StreamingPolicy(), again = KeepingPolicy();
     const int clusters = static_cast<int>(gridDim.x) / kPair, stages = StagesOfSlice();
+    bool rows_listed = kProduct == Product::kDown;
     Cursor at{.slot = 0, .parity = 1};
     int next = static_cast<int>(blockIdx.x) / kPair;
     for (int i = 0;; ++i) {
@@ -138,6 +147,10 @@ class Kernel {
       // A whole tile before its turn.
       if (rank_ == 0) next = clusters + atomicAdd(p_.next_tile, 1);
       const bool listed = tile.matrix < p_.experts;
+      if (listed && !rows_listed) {
+        RowLister::WaitForAll(p_);
+        rows_listed = true;
+      }
       const TileMap* rows = listed ? &maps_.listed : &maps_.shared;
       const int boxes = (tile.count + kTokenBoxRows - 1) / kTokenBoxRows;
       const std::uint64_t policy = tile.alone ? once : again;
@@ -157,7 +170,7 @@ class Kernel {
         }
       }
     }
-    if (rank_ == 0) LeaveCounterAtZero(clusters);
+    LeaveCountersAtZero();
   }
 
   // What both blocks take for tile i.
@@ -186,11 +199,13 @@ class Kernel {
     }
   }
 
-  __device__ __forceinline__ void LeaveCounterAtZero(int clusters) const {
+  __device__ __forceinline__ void LeaveCountersAtZero() const {
     __threadfence();
-    if (atomicAdd(p_.next_tile + 1, 1) != clusters - 1) return;
+    constexpr int kThreadsOfBlock = kProduct == Product::kGateUp ? 2 : 1;  // that say they are done
+    if (atomicAdd(p_.next_tile + 1, 1) != static_cast<int>(gridDim.x) * kThreadsOfBlock - 1) return;
     p_.next_tile[0] = 0;
     p_.next_tile[1] = 0;
+    if constexpr (kProduct == Product::kGateUp) *p_.listed_by = 0;
   }
 
   // ---- Products.
@@ -241,6 +256,9 @@ class Kernel {
       for (int i = 0; i < kTokens / 2; ++i) sum[block][i] = 0.0f;
     }
     const int stages = Slices(tile) * StagesOfSlice();
+    // The second warpgroup begins a stage later: while one stores, the other one multiplies.
+    const bool staggered = stages > kSlots * 2;
+    if (staggered && warpgroup == 1) asm volatile("bar.sync 1, 256;" ::: "memory");
     int done = 0;
     for (int stage = 0; stage < stages; ++stage) {
       // Block b has every other group of 8 rows, from group b on.
@@ -263,12 +281,20 @@ class Kernel {
         WaitForProducts<1>();
         Release(done);
       }
+      LetSecondBegin(staggered && warpgroup == 0 && stage == kLead);
       done = at->slot;
       at->Next();
     }
     WaitForProducts<0>();
     Release(done);
     StoreTile<kProduct, kTokens>(p_, tile, sum, places, shared_.turn[threadIdx.x / 32]);
+  }
+
+  // No branch, which would make the products in flight wait for each other.
+  __device__ __forceinline__ static void LetSecondBegin(bool now) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %0, 0;\n@p bar.arrive 1, 256;\n}" ::"r"(
+                     static_cast<int>(now))
+                 : "memory");
   }
 
   // One thread of the warpgroup speaks for it: the products have read their operands together.

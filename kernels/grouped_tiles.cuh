@@ -20,7 +20,12 @@ struct Params {
   const std::int32_t* expert_offsets;  // [experts + 1]
   const std::int32_t* slots;
   __nv_bfloat16* y;
-  std::int32_t* next_tile;  // [2]: tiles handed out, clusters finished
+  std::int32_t* next_tile;  // [2]: tiles handed out, threads that are done
+  // Of gate·up: the batch's rows [rows, n], the same as the lists have them [rows·k, n], and how
+  // many blocks have put theirs there.
+  const __nv_bfloat16* x;
+  __nv_bfloat16* listed;
+  std::int32_t* listed_by;
   int rows, experts, shared, k;
   int n;                               // columns of a slice
   int m;                               // outputs of a matrix

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "kernels/attention_inputs.h"
@@ -283,8 +284,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, DeviceAttentionCuda,
 
 TEST(AttentionInputsCuda, RotatesAddsBiasesAndAppends) {
   for (const Heads& heads : {Heads{16, 16, 128}, Heads{9, 3, 64}}) {
-    for (const int parts : {0, 1, 3}) {  // 0: bf16
-      const Step step(heads, {{17, 1}, {8191, 1}, {0, 1}, {5, 70}, {64, 3}}, 3, 9);
+    for (const auto& [parts, prompt] : {std::pair(0, 70), {1, 70}, {3, 70}, {0, 1100}, {1, 1100}}) {
+      // 0 parts: bf16.
+      const Step step(heads, {{17, 1}, {8191, 1}, {0, 1}, {5, prompt}, {64, 3}}, 3, 9);
       const auto width =
           static_cast<std::size_t>((heads.heads + 2 * heads.kv_heads) * heads.head_dim);
       const std::int64_t half = heads.head_dim / 2;
