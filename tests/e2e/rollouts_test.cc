@@ -1,11 +1,13 @@
 // What Argo Rollouts and Flagger ask Prometheus (deploy/rollouts), asked of a real one that scrapes
 // a real server under load.
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <optional>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
@@ -56,8 +58,13 @@ const YamlNode& At(const YamlNode& node, std::initializer_list<const char*> path
   return *found;
 }
 
+struct Gate {
+  std::string query;
+  std::string condition;  // Argo's, which decides; Flagger has a threshold
+};
+
 // By file and metric, as a controller would ask them of the pod below.
-std::map<std::string, std::string> Queries() {
+std::map<std::string, Gate> Gates() {
   const auto filled = [](const std::string& query) {
     return absl::StrReplaceAll(query, {{"{{args.namespace}}", "serving"},
                                        {"{{args.pods}}", "penstock-.*"},
@@ -69,7 +76,7 @@ std::map<std::string, std::string> Queries() {
                                        {"{{ variables.experiment }}", "mlp-vs-linear"},
                                        {"{{ variables.arm }}", "mlp"}});
   };
-  std::map<std::string, std::string> queries;
+  std::map<std::string, Gate> gates;
   const std::filesystem::path folder =
       std::filesystem::path(PENSTOCK_SOURCE_DIR) / "deploy/rollouts";
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
@@ -77,16 +84,17 @@ std::map<std::string, std::string> Queries() {
     const YamlNode root = ReadYamlFile(entry.path());
     const std::string file = entry.path().filename(), kind = At(root, {"kind"}).scalar;
     if (kind == "MetricTemplate") {
-      queries[file] = filled(At(root, {"spec", "query"}).scalar);
+      gates[file] = {filled(At(root, {"spec", "query"}).scalar), ""};
       continue;
     }
     EXPECT_EQ(kind, "AnalysisTemplate") << file;
     for (const YamlNode& metric : At(root, {"spec", "metrics"}).items) {
-      queries[file + " " + At(metric, {"name"}).scalar] =
-          filled(At(metric, {"provider", "prometheus", "query"}).scalar);
+      gates[file + " " + At(metric, {"name"}).scalar] = {
+          filled(At(metric, {"provider", "prometheus", "query"}).scalar),
+          At(metric, {"successCondition"}).scalar};
     }
   }
-  return queries;
+  return gates;
 }
 
 std::string Encoded(const std::string& text) {
@@ -96,25 +104,35 @@ std::string Encoded(const std::string& text) {
   return out;
 }
 
-// The one number that a query gives; unset: none, or not a number. A failed query ends the test.
-std::optional<double> Ask(const PrometheusProcess& prometheus, const std::string& query) {
+// What a query gives, as Argo Rollouts sees it: no number, or one, which may be NaN. Unset: no
+// answer yet.
+std::optional<std::vector<double>> Result(const PrometheusProcess& prometheus,
+                                          const std::string& query) {
   const auto body = client::HttpGet(prometheus.address(), "/api/v1/query?query=" + Encoded(query),
                                     absl::Seconds(10));
   if (!body.ok()) return std::nullopt;  // it is not up yet
   const nlohmann::json answer = nlohmann::json::parse(*body, nullptr, false);
   const nlohmann::json& result = answer.at("data").at("result");
   EXPECT_LE(result.size(), 1u) << query << " gives more than one number: " << result;
-  if (result.size() != 1) return std::nullopt;
-  const std::string value = result.at(0).at("value").at(1);
-  if (value == "NaN") return std::nullopt;
-  return std::stod(value);
+  std::vector<double> values;
+  for (const nlohmann::json& one : result)
+    values.push_back(std::stod(one.at("value").at(1).get<std::string>()));
+  return values;
+}
+
+// The one number that a query gives; unset: none, or not a number.
+std::optional<double> Ask(const PrometheusProcess& prometheus, const std::string& query) {
+  const auto result = Result(prometheus, query);
+  if (!result || result->size() != 1 || std::isnan(result->front())) return std::nullopt;
+  return result->front();
 }
 
 TEST(RolloutsTest, EveryQueryIsPromQl) {
   TemporaryFolder folder;
   std::string rules = "groups:\n- name: rollouts\n  rules:\n";
   int number = 0;
-  for (const auto& [name, query] : Queries()) {
+  for (const auto& [name, gate] : Gates()) {
+    const std::string& query = gate.query;
     EXPECT_THAT(query, Not(HasSubstr("{{"))) << name;
     absl::StrAppend(&rules, "  - {record: \"query:", number++,
                     "\", expr: ", nlohmann::json(query).dump(), "}\n");
@@ -128,21 +146,21 @@ TEST(RolloutsTest, EveryQueryIsPromQl) {
 TEST(RolloutsTest, EveryQueryGivesANumberUnderLoad) {
   ServerProcess server(TinyModel::Get().Config(kConfig));
   PrometheusProcess prometheus({server.ops()}, "{namespace: serving, pod: penstock-7d9f-x2k4z}");
-  const std::map<std::string, std::string> queries = Queries();
-  ASSERT_THAT(queries, SizeIs(9));
+  const std::map<std::string, Gate> gates = Gates();
+  ASSERT_THAT(gates, SizeIs(9));
   std::map<std::string, double> values;
   // Rates need two scrapes with traffic between them.
-  for (int tries = 0; tries < 200 && values.size() < queries.size(); ++tries) {
+  for (int tries = 0; tries < 200 && values.size() < gates.size(); ++tries) {
     const ProgramResult load =
         RunProgram("penstock-bench", {"--server", server.grpc(), "--concurrency", "4", "--requests",
                                       "20", "--prompt-tokens", "4-8", "--output-tokens", "4"});
     ASSERT_EQ(load.exit_code, 0) << load.output;
-    for (const auto& [name, query] : queries) {
-      if (const auto value = Ask(prometheus, query)) values[name] = *value;
+    for (const auto& [name, gate] : gates) {
+      if (const auto value = Ask(prometheus, gate.query)) values[name] = *value;
     }
   }
-  for (const auto& [name, query] : queries) {
-    EXPECT_TRUE(values.contains(name)) << name << " gives no number: " << query;
+  for (const auto& [name, gate] : gates) {
+    EXPECT_TRUE(values.contains(name)) << name << " gives no number: " << gate.query;
   }
   EXPECT_EQ(values["argo-analysis-template.yaml arms-halted"], 0);
   EXPECT_EQ(values["flagger-arms-halted.yaml"], 0);
@@ -157,9 +175,33 @@ TEST(RolloutsTest, EveryQueryGivesANumberUnderLoad) {
   ASSERT_TRUE(server.Connect()->HaltArm(halt).ok());
   std::optional<double> halted = 0;
   for (int tries = 0; tries < 5000 && halted != 1; ++tries) {
-    halted = Ask(prometheus, queries.at("argo-analysis-template.yaml arms-halted"));
+    halted = Ask(prometheus, gates.at("argo-analysis-template.yaml arms-halted").query);
   }
   EXPECT_EQ(halted, 1) << "a halted arm stops the rollout";
+}
+
+TEST(RolloutsTest, AnArmWithoutTrafficStopsNoRollout) {
+  ServerProcess server(TinyModel::Get().Config(kConfig));
+  PrometheusProcess prometheus({server.ops()}, "{namespace: serving, pod: penstock-7d9f-x2k4z}");
+  const std::map<std::string, Gate> gates = Gates();
+  const std::string& halted = gates.at("argo-analysis-template.yaml arms-halted").query;
+  bool scraped = false;
+  for (int tries = 0; tries < 5000 && !scraped; ++tries) scraped = Ask(prometheus, halted) == 0;
+  ASSERT_TRUE(scraped);
+  int without_number = 0;
+  for (const auto& [name, gate] : gates) {
+    if (gate.condition.empty()) continue;
+    const auto result = Result(prometheus, gate.query);
+    ASSERT_TRUE(result) << name;
+    if (result->empty()) {
+      EXPECT_THAT(gate.condition, HasSubstr("len(result) == 0 || ")) << name;
+      ++without_number;
+    } else if (std::isnan(result->front())) {
+      EXPECT_THAT(gate.condition, HasSubstr("isNaN(result[0]) || ")) << name;
+      ++without_number;
+    }
+  }
+  EXPECT_GT(without_number, 0);
 }
 
 }  // namespace
