@@ -215,20 +215,7 @@ class Kernel {
       WaitBarrier(&shared_.tile_ready[i % kTileQueue], i / kTileQueue % 2);
       const Tile tile = shared_.tiles[i % kTileQueue];
       if (tile.matrix < 0) break;
-      if (tile.count <= 0) {
-        Pass(tile, &at);
-      } else {
-        MultiplyNarrowest<16>(tile, &at);
-      }
-    }
-  }
-
-  // The neighbour's tile alone: this block has only to let its share of the weights go.
-  __device__ __forceinline__ void Pass(const Tile& tile, Cursor* at) {
-    for (int stage = Slices(tile) * StagesOfSlice(); stage > 0; --stage) {
-      WaitBarrier(&shared_.full[at->slot], at->parity);
-      Release(at->slot);
-      at->Next();
+      MultiplyNarrowest<16>(tile, &at);
     }
   }
 
@@ -243,8 +230,8 @@ class Kernel {
     MultiplyTile<kTokens>(tile, at);
   }
 
-  // The first kTokens rows of the tokens' slots; what stands in those beyond tile.count reaches
-  // only sums that nobody keeps.
+  // The first kTokens rows of the tokens' slots; what stands in those beyond tile.count, which may be
+  // 0, reaches only sums that nobody keeps.
   template <int kTokens>
   __device__ __forceinline__ void MultiplyTile(const Tile& tile, Cursor* at) {
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;

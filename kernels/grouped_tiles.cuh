@@ -38,7 +38,7 @@ struct Tile {
   int matrix;  // expert; from `experts` on shared; −1: no more tiles
   int group;   // of outputs
   int first;
-  int count;   // 0: the block only helps its neighbour
+  int count;   // 0: the block has weights to load for its neighbour alone
   bool alone;  // no other tile takes these weights
 };
 
