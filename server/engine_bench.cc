@@ -46,10 +46,7 @@ class StepRecorder final : public Telemetry {
   }
   void OnRequestFinished(const RequestEvent&) override {}
   void OnLoad(const LoadEvent&) override {}
-  void OnRoutersLoaded(const std::vector<std::string>&) override {}
   void OnThrottled(std::string_view, std::string_view) override {}
-  void OnReload(bool) override {}
-  void OnPairedText(std::string_view, std::string_view) override {}
 
   std::vector<Step> steps;
 };

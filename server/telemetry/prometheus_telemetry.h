@@ -61,10 +61,14 @@ class PrometheusTelemetry final : public Telemetry {
   void OnStep(const StepEvent& step) override;
   void OnRequestFinished(const RequestEvent& request) override;
   void OnLoad(const LoadEvent& load) override;
-  void OnRoutersLoaded(const std::vector<std::string>& names) override;
   void OnThrottled(std::string_view tenant, std::string_view reason) override;
-  void OnReload(bool successful) override;
-  void OnPairedText(std::string_view experiment, std::string_view result) override;
+
+  // The routers that are loaded now; series of all others disappear.
+  void OnRoutersLoaded(const std::vector<std::string>& names);
+  void OnReload(bool successful);
+  // A finished request's text that was to be scored again under the other arms of its experiment;
+  // result: "scored", "queue_full", "over_cost", "too_late" or "failed".
+  void OnPairedText(std::string_view experiment, std::string_view result);
 
   // After a reload. Series of tenants that are no longer configured disappear.
   void SetTenants(const std::vector<std::string>& names);

@@ -249,6 +249,48 @@ TEST(ExperimentReportTest, UnitsThatBothServersSawAreNoticed) {
   EXPECT_NEAR(unique, 3, 0.1);
 }
 
+TEST(ExperimentReportTest, UnderSwitchbackSlicesOfTimeAreTheUnits) {
+  ServerProcess server(TinyModel::Get().Config(
+      "experiments:\n  traffic_salt: t\n  list:\n  - {name: aa, audience: {tenants: [default]}, "
+      "unit: user, exposure: 100%, mode: switchback, switchback: {slice: 1s, burn_in: 100ms}, "
+      "arms: [{name: a, router: linear, share: 5000}, {name: b, router: mlp, share: 5000}], "
+      "control: a, primary: {metric: latency, better: lower, min_effect: 1}}\n"));
+  const auto client = server.Connect();
+  // One user goes from arm to arm, as time does.
+  v1::GenerateRequest request;
+  request.set_text("abc");
+  request.mutable_unit()->set_user("one");
+  request.mutable_stopping()->set_max_new_tokens(4);
+  std::map<std::string, std::string> routers;  // by arm
+  Json report;
+  std::int64_t slices_of_a = 0, slices_of_b = 0;
+  // Until two slices of each have closed: which arm a slice has is drawn by its number.
+  while (slices_of_a < 2 || slices_of_b < 2) {
+    for (int i = 0; i < 50; ++i) {
+      const auto response = client->Generate(request);
+      ASSERT_TRUE(response.ok()) << response.status();
+      ASSERT_EQ(response->assignment().reason(), "switchback");
+      routers[response->assignment().arm()] = response->assignment().router();
+    }
+    report = ReportOf("penstock-cli", {"--server", server.grpc()});
+    slices_of_a = Units(report, "a");
+    slices_of_b = Units(report, "b");
+    ASSERT_LT(slices_of_a + slices_of_b, 60) << "one arm never got a slice";
+  }
+  EXPECT_EQ(routers, (std::map<std::string, std::string>{{"a", "linear"}, {"b", "mlp"}}));
+  EXPECT_EQ(report.at("unit"), "slice");
+  for (const std::string arm : {"a", "b"}) {
+    // Routers are measured by slice, so their measures are compared like any other.
+    const Json& time = MetricOf(report, arm, "router_gpu_time");
+    EXPECT_GE(std::stoll(time.at("units").get<std::string>()), 2) << arm;
+    EXPECT_GT(time.at("value").get<double>(), 0) << arm;
+    EXPECT_EQ(time.value("note", "").find("switchback"), std::string::npos);
+  }
+  std::int64_t left_out = 0;
+  for (const Json& arm : report.at("arms")) left_out += std::stoll(arm.value("left_out", "0"));
+  EXPECT_GT(left_out, 0) << "requests of the burn-in";
+}
+
 TEST(ExperimentReportTest, AReportOfNothingSaysWhatThereIs) {
   ServerProcess server(TinyModel::Get().Config(SameArms()));
   const ProgramResult unknown =
