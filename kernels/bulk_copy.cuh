@@ -39,6 +39,21 @@ __device__ __forceinline__ void WaitBarrier(std::uint64_t* barrier, int parity) 
       : "memory");
 }
 
+// Whether it has.
+__device__ __forceinline__ bool BarrierPassed(std::uint64_t* barrier, int parity) {
+  std::uint32_t passed;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}"
+      : "=r"(passed)
+      : "r"(SharedAddress(barrier)), "r"(parity)
+      : "memory");
+  return passed != 0;
+}
+
 __device__ __forceinline__ std::uint64_t StreamingPolicy() {
   std::uint64_t policy;
   asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));

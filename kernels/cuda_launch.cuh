@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/cuda_stream.h"
 
@@ -21,6 +22,13 @@ __device__ __forceinline__ void WaitForEarlierKernels() {
 // The next kernel may be launched when every block of this one has called it.
 __device__ __forceinline__ void LetNextKernelStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+// What its writer wrote before a release is visible behind it.
+__device__ __forceinline__ std::int32_t LoadAcquire(const std::int32_t* from) {
+  std::int32_t value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
+  return value;
 }
 
 enum class Overlap { kNone, kWithEarlier };

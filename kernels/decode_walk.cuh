@@ -12,7 +12,7 @@ namespace penstock {
 
 inline constexpr int kDecodeBlockTokens = 16;
 inline constexpr int kBlocksPerSplit = static_cast<int>(kSplitPositions) / kDecodeBlockTokens;
-inline constexpr int kDecodeRingBytes = 24 << 10;  // of one warp
+inline constexpr int kDecodeRingBytes = 16 << 10;  // of one warp
 
 // One row's KV head, and the blocks of it that a warp has to do with.
 struct Unit {

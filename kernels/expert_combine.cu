@@ -26,17 +26,17 @@ __global__ void __launch_bounds__(kRowNormThreads) ExpertCombine(ExpertCombineAr
     const int at = static_cast<int>(threadIdx.x) + n * kRowNormThreads;
     if (at < vectors) norm_weight[n] = LoadBf16Weight(args.norm_weight, at);
   }
+  const bool padding = row >= *args.num_rows;
   WaitForEarlierKernels();
-  if (row >= *args.num_rows) return;
-  float gate = 0;
-  if (args.shared > 0) {
-    gate = RoundToBf16OnDevice(1.0f / (1.0f + expf(-__ldcg(args.shared_gate_logits + row))));
-  }
+  if (padding) return;
+  const float gate_logit = args.shared > 0 ? __ldcg(args.shared_gate_logits + row) : 0;
   const std::int64_t first = row * (args.k + args.shared) * vectors;
 #pragma unroll
   for (int n = 0; n < kVectors; ++n) {
     const int at = static_cast<int>(threadIdx.x) + n * kRowNormThreads;
     if (at >= vectors) continue;
+    const std::int64_t place = row * vectors + at;
+    x[n] = LoadBf16(args.x, place);
     Vector8 routed = {}, gated = {};
 #pragma unroll 4
     for (std::int64_t rank = 0; rank < args.k; ++rank) {
@@ -54,8 +54,7 @@ __global__ void __launch_bounds__(kRowNormThreads) ExpertCombine(ExpertCombineAr
 #pragma unroll
       for (int i = 0; i < kVector; ++i) gated.v[i] += part.v[i];
     }
-    const std::int64_t place = row * vectors + at;
-    x[n] = LoadBf16(args.x, place);
+    const float gate = RoundToBf16OnDevice(1.0f / (1.0f + expf(-gate_logit)));
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
       float delta = RoundToBf16OnDevice(routed.v[i]);

@@ -114,6 +114,7 @@ void ExpertGateUpCuda(const ExpertProductsArgs& args, CudaStream stream) {
   params.x = static_cast<const __nv_bfloat16*>(args.x);
   params.y = args.h;
   params.next_tile = args.gate_up_tiles;
+  params.x_ready = args.x_ready;
   params.n = static_cast<int>(args.d);
   params.m = static_cast<int>(args.width);
   Stream<Product::kGateUp>(params, *args.gate_up_map, stream);
@@ -127,6 +128,7 @@ void ExpertDownCuda(const ExpertProductsArgs& args, CudaStream stream) {
   params.x = static_cast<const __nv_bfloat16*>(args.h);
   params.y = args.y;
   params.next_tile = args.down_tiles;
+  params.x_ready = args.x_ready;
   params.n = static_cast<int>(args.width);
   params.m = static_cast<int>(args.d);
   Stream<Product::kDown>(params, *args.down_map, stream);

@@ -17,6 +17,9 @@ namespace penstock {
 // lists have them, then the shared ones' [rows, shared, width]; and the shared experts' outputs are
 // one sum: y has SharedPlaces of them.
 struct ExpertProductsArgs {
+  // Beyond these the rows' own arithmetic, not memory, bounds the shared experts.
+  static constexpr std::int64_t kMaxEarlyRows = 256;
+
   const void* x = nullptr;               // bf16 [rows, d]
   const void* gate_up = nullptr;         // bf16 [experts + shared, 2, width, d]
   const void* down = nullptr;            // bf16 [experts + shared, d, width]
@@ -33,6 +36,11 @@ struct ExpertProductsArgs {
   // [2] zeros, of this layer alone (one pair for each product): which tile is next. Left at zero.
   std::int32_t* gate_up_tiles = nullptr;
   std::int32_t* down_tiles = nullptr;
+  // [1], of this layer alone, or null. ResidualNorm counts there the rows of x that are done; as
+  // soon as it stands at `rows`, gate·up computes the shared experts, while the router behind the
+  // norm is still at work. Down leaves it at zero. Null beyond kMaxEarlyRows rows, and where there
+  // is no map.
+  std::int32_t* x_ready = nullptr;
   std::int64_t rows = 0;  // any number
   std::int64_t d = 0;
   std::int64_t width = 0;

@@ -19,7 +19,10 @@ __global__ void __launch_bounds__(kRowNormThreads) ResidualNorm(ResidualNormArgs
   }
   const bool padding = row >= *args.num_rows;
   WaitForEarlierKernels();
-  if (padding) return;
+  if (padding) {
+    if (threadIdx.x == 0 && args.ready != nullptr) atomicAdd(args.ready, 1);
+    return;
+  }
 #pragma unroll
   for (int n = 0; n < kVectors; ++n) {
     const int at = static_cast<int>(threadIdx.x) + n * kRowNormThreads;
@@ -46,6 +49,12 @@ __global__ void __launch_bounds__(kRowNormThreads) ResidualNorm(ResidualNormArgs
   }
   NormalizeRow(x, weight, vectors, args.epsilon, static_cast<__nv_bfloat16*>(args.y) + row * args.d,
                shared);
+  if (args.ready == nullptr) return;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    atomicAdd(args.ready, 1);
+  }
 }
 
 }  // namespace

@@ -22,6 +22,9 @@ struct ResidualNormArgs {
   float epsilon = 0;
   std::int64_t d = 0;  // multiple of 8, at most 8,192
   void* y = nullptr;   // [rows, d] bf16, out; may not overlap x
+  // [1] or null: risen by max_rows when y is there, for a kernel that begins before this one's
+  // successor has ended (expert_products.h).
+  std::int32_t* ready = nullptr;
 };
 
 // x = M(x + M(delta)); y = M(weight · M(x / √(mean(x²) + ε))).

@@ -29,6 +29,7 @@ void ResidualNormCpu(const ResidualNormArgs& args) {
               .d = args.d,
               .epsilon = args.epsilon},
              0, rows);
+  if (args.ready != nullptr) *args.ready += static_cast<std::int32_t>(args.max_rows);
 }
 
 }  // namespace penstock

@@ -3,8 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/route_products.cuh"
-#include "kernels/route_scratch.cuh"
+#include "kernels/route_block.cuh"
 
 namespace penstock {
 
@@ -13,65 +12,113 @@ __host__ __device__ inline bool MakesLists(const RouteRowsArgs& args) {
   return args.expert_offsets != nullptr && args.shape.max_rows < kRowsRoutedApart;
 }
 
+template <int kBlocks>
 class ExpertLists {
  public:
   // Floats of shared memory.
   static std::int64_t Shared(const RouteShape& shape) {
-    return 2 * kSharedWords + shape.experts + 1;
+    return 2 * SharedWords(shape) + shape.experts + 1;
   }
 
-  // shared_chosen, shared_ids: chosen bits and ids where one segment has all rows.
-  __device__ ExpertLists(const RouteRowsArgs& args, const RouteScratch& scratch, float* shared,
-                         const std::uint32_t* shared_chosen, const std::int32_t* shared_ids,
-                         int num_segments)
-      : args_(args),
-        scratch_(scratch),
+  // ids: [kFewSlots] of shared memory at a multiple of 16 bytes, where the choices of a step of few
+  // slots already stand if `known`.
+  __device__ ExpertLists(const RouteBlock<kBlocks>& block, float* shared, std::int32_t* ids,
+                         bool known)
+      : b_(block),
+        args_(block.args),
+        scratch_(block.scratch),
         shared_(shared),
-        shared_chosen_(shared_chosen),
-        shared_ids_(shared_ids),
-        num_segments_(num_segments),
-        warp_(static_cast<int>(threadIdx.x) / 32),
-        lane_(static_cast<int>(threadIdx.x) % 32),
-        experts_(static_cast<int>(args.shape.experts)),
-        k_(static_cast<int>(args.shape.k)) {}
+        ids_(ids),
+        known_(known),
+        experts_(block.experts),
+        k_(static_cast<int>(block.args.shape.k)) {}
 
-  // expert_offsets and slot_rows, from the bits that the decisions have set, if they are wanted of
-  // this kernel; and the scratch as the next layer wants it.
-  __device__ void Make() {
-    if (MakesLists(args_)) MakeLists();
-    for (int i = static_cast<int>(threadIdx.x); i < num_segments_; i += kRouteThreads) {
+  // expert_offsets and slot_rows, if they are wanted of this kernel; and the scratch as the next
+  // layer wants it.
+  __device__ void Make(int num_segments) {
+    if (MakesLists(args_)) {
+      if (b_.few) {
+        ListFew();
+      } else {
+        ListMany();
+      }
+    }
+    for (int i = static_cast<int>(threadIdx.x); i < num_segments; i += kRouteThreads) {
       scratch_.arrived[i] = 0;
     }
     if (threadIdx.x == 0) *scratch_.decided = 0;
   }
 
  private:
-  // Words of chosen bits that fit into shared memory: steps of some 2,000 rows.
-  static constexpr int kSharedWords = 4096;
+  // Words of chosen bits that are kept in shared memory: steps of up to some 2,000 rows.
+  __host__ __device__ static std::int64_t SharedWords(const RouteShape& shape) {
+    const std::int64_t words = shape.experts * ((shape.max_rows + 31) / 32);
+    return words < 4096 ? words : 4096;
+  }
 
-  __device__ void MakeLists() {
+  // A thread compares its slot, or its expert, with all slots.
+  __device__ void ListFew() {
+    static_assert(2 * kFewSlots <= kRouteThreads);
+    const int slots = *args_.num_rows * k_, thread = static_cast<int>(threadIdx.x);
+    if (thread < kFewSlots) {
+      // Behind the last slot: an expert that no other is above.
+      if (thread >= slots) {
+        ids_[thread] = INT32_MAX;
+      } else if (!known_) {
+        ids_[thread] = __ldcg(args_.expert_ids + thread);
+      }
+    }
+    __syncthreads();
+    const auto* four = reinterpret_cast<const int4*>(ids_);
+    if (thread < kFewSlots) {
+      if (thread >= slots) return;
+      const int own = ids_[thread];
+      int place = 0;
+#pragma unroll 4
+      for (int i = 0; i < (slots + 3) / 4; ++i) {
+        const int4 other = four[i];
+        place += Before(other.x, 4 * i, own, thread) + Before(other.y, 4 * i + 1, own, thread) +
+                 Before(other.z, 4 * i + 2, own, thread) + Before(other.w, 4 * i + 3, own, thread);
+      }
+      args_.slot_rows[place] = thread;
+      return;
+    }
+    for (int expert = thread - kFewSlots; expert <= experts_; expert += kRouteThreads - kFewSlots) {
+      int below = 0;
+#pragma unroll 4
+      for (int i = 0; i < (slots + 3) / 4; ++i) {
+        const int4 other = four[i];
+        below += (other.x < expert) + (other.y < expert) + (other.z < expert) + (other.w < expert);
+      }
+      args_.expert_offsets[expert] = below;
+    }
+  }
+
+  // Whether slot `i` of expert `other` stands before slot `slot` of expert `own`.
+  static __device__ int Before(int other, int i, int own, int slot) {
+    return other < own || (other == own && i < slot) ? 1 : 0;
+  }
+
+  // From the bits that the decisions have set.
+  __device__ void ListMany() {
     const int rows = *args_.num_rows, words = (rows + 31) / 32;
-    const bool alone = num_segments_ == 1;  // then the block has it all in shared memory
-    const bool small = experts_ * words <= kSharedWords;
+    const auto shared_words = static_cast<int>(SharedWords(args_.shape));
+    const bool small = experts_ * words <= shared_words;
     auto* offsets = reinterpret_cast<std::int32_t*>(shared_);  // [E + 1]
     auto* copied = reinterpret_cast<std::uint32_t*>(offsets + experts_ + 1);
     // Both [E, stride].
     const std::uint32_t* chosen = small ? copied : scratch_.chosen;
     std::int32_t* before =
-        small ? reinterpret_cast<std::int32_t*>(copied + kSharedWords) : scratch_.before;
+        small ? reinterpret_cast<std::int32_t*>(copied + shared_words) : scratch_.before;
     const int stride = small ? words : static_cast<int>(scratch_.words);
     for (int i = static_cast<int>(threadIdx.x); i < experts_ * words && small; i += kRouteThreads) {
-      if (alone) {
-        copied[i] = shared_chosen_[i];
-        continue;
-      }
       std::uint32_t* from = scratch_.chosen + i / words * scratch_.words + i % words;
       copied[i] = __ldcg(from);
       __stcg(from, 0u);
     }
     __syncthreads();
     // Few words: a thread counts an expert's; many: a warp does.
-    const int lanes = words <= 16 ? 1 : 32, lane = lanes == 1 ? 0 : lane_;
+    const int lanes = words <= 16 ? 1 : 32, lane = lanes == 1 ? 0 : b_.lane;
     for (int expert = static_cast<int>(threadIdx.x) / lanes; expert < experts_;
          expert += kRouteThreads / lanes) {
       int count = 0;
@@ -89,23 +136,22 @@ class ExpertLists {
       if (lane == 0) offsets[expert + 1] = count;
     }
     __syncthreads();
-    if (warp_ == 0) {
+    if (b_.warp == 0) {
       int total = 0;
       for (int first = 0; first < experts_; first += 32) {
-        const int expert = first + lane_;
+        const int expert = first + b_.lane;
         const int inclusive = InclusiveSum(expert < experts_ ? offsets[expert + 1] : 0);
         if (expert < experts_) {
           offsets[expert + 1] = args_.expert_offsets[expert + 1] = total + inclusive;
         }
         total += __shfl_sync(~0u, inclusive, 31);
       }
-      if (lane_ == 0) offsets[0] = args_.expert_offsets[0] = 0;
+      if (b_.lane == 0) offsets[0] = args_.expert_offsets[0] = 0;
     }
     __syncthreads();
 #pragma unroll 4
     for (int slot = static_cast<int>(threadIdx.x); slot < rows * k_; slot += kRouteThreads) {
-      const int expert = alone ? shared_ids_[slot] : __ldcg(args_.expert_ids + slot);
-      const int row = slot / k_;
+      const int expert = __ldcg(args_.expert_ids + slot), row = slot / k_;
       const int word = expert * stride + row / 32;
       const int place =
           offsets[expert] + before[word] + __popc(chosen[word] & ((1u << (row % 32)) - 1));
@@ -123,17 +169,18 @@ class ExpertLists {
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
       const int other = __shfl_up_sync(~0u, value, step);
-      if (lane_ >= step) value += other;
+      if (b_.lane >= step) value += other;
     }
     return value;
   }
 
+  const RouteBlock<kBlocks>& b_;
   const RouteRowsArgs& args_;
   const RouteScratch& scratch_;
   float* const shared_;
-  const std::uint32_t* const shared_chosen_;
-  const std::int32_t* const shared_ids_;
-  const int num_segments_, warp_, lane_, experts_, k_;
+  std::int32_t* const ids_;
+  const bool known_;
+  const int experts_, k_;
 };
 
 }  // namespace penstock

@@ -109,6 +109,21 @@ struct TileSum {
     }
   }
 
+  // Calls body(output, row, sum) for the sums that this lane holds.
+  template <typename Body>
+  __device__ __forceinline__ void Each(Body body) const {
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+    for (int tile = 0; tile < kRowTiles; ++tile) {
+      const auto& chain = chains[tile];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        body(lane / 4 + i / 2 * 8, tile * kTileRows + lane % 4 * 2 + i % 2,
+             (chain[0][i] + chain[1][i]) + (chain[2][i] + chain[3][i]));
+      }
+    }
+  }
+
   // Writes the sums as [16 outputs, kSegmentRows]; rows of other tiles are left alone.
   __device__ __forceinline__ void Store(float* to) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -129,13 +144,13 @@ struct TileSum {
 
 // Blocks first … last − 1 of 32 inputs. load_row(tile, at): inputs at … at + 7 of this lane's row
 // of a tile, zeros from `width` on. before_rows() is called when the first weights are on their way
-// and no row is read yet.
-template <Element kWeights, Element kRows, typename LoadRow, typename BeforeRows>
+// and no row is read yet. kBlocks: of a multiprocessor, which share its registers.
+template <int kBlocks, Element kWeights, Element kRows, typename LoadRow, typename BeforeRows>
 __device__ __forceinline__ void TileProduct(const void* const (&weights)[2], int first, int last,
                                             int width, LoadRow load_row, BeforeRows before_rows,
                                             TileSum<kWeights, kRows>& sum) {
-  // Blocks whose loads are in flight together.
-  constexpr int kTogether = kRows == Element::kF32 ? 2 : kWeights == Element::kF32 ? 4 : 8;
+  // Blocks that are in flight together.
+  constexpr int kTogether = (kRows == Element::kF32 ? 4 : 8) / kBlocks;
   const int offset = static_cast<int>(threadIdx.x) % 4 * 8;
   if (first >= last) before_rows();
   for (int block = first + kTogether; block < last; ++block) {
@@ -150,7 +165,6 @@ __device__ __forceinline__ void TileProduct(const void* const (&weights)[2], int
   }
   for (int block = first; block < last; block += kTogether) {
     RawEight<kWeights> raw[kTogether][2];
-    RawEight<kRows> x[kTogether][kRowTiles];
 #pragma unroll
     for (int n = 0; n < kTogether; ++n) {
       const int at = block + n < last ? (block + n) * kProductBlock + offset : width;
@@ -158,13 +172,13 @@ __device__ __forceinline__ void TileProduct(const void* const (&weights)[2], int
       for (int i = 0; i < 2; ++i) raw[n][i] = LoadEight<kWeights, false>(weights[i], at, width);
     }
     before_rows();
+    RawEight<kRows> x[kTogether][kRowTiles];
 #pragma unroll
     for (int n = 0; n < kTogether; ++n) {
 #pragma unroll
-      for (int tile = 0; tile < kRowTiles; ++tile) {
+      for (int tile = 0; tile < kRowTiles; ++tile)
         x[n][tile] =
             load_row(tile, block + n < last ? (block + n) * kProductBlock + offset : width);
-      }
     }
 #pragma unroll
     for (int n = 0; n < kTogether; ++n) sum.Add(raw[n][0], raw[n][1], x[n]);
@@ -172,8 +186,8 @@ __device__ __forceinline__ void TileProduct(const void* const (&weights)[2], int
 }
 
 // Where widths are not multiples of 8: Σ_i weights[first + i] · row[i] by one thread, in order.
-inline __device__ __noinline__ float SlowProduct(const void* weights, std::int64_t first, const float* row,
-                                          int width) {
+inline __device__ __noinline__ float SlowProduct(const void* weights, std::int64_t first,
+                                                 const float* row, int width) {
   float sum = 0;
   for (int i = 0; i < width; ++i) {
     sum = fmaf(__ldg(static_cast<const float*>(weights) + first + i), __ldcg(row + i), sum);

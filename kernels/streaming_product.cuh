@@ -40,7 +40,7 @@ class Kernel {
     LetNextKernelStart();
     if (warp < kConsumerWarps) {
       if constexpr (Shape::kTradesRegisters) asm volatile("setmaxnreg.inc.sync.aligned.u32 208;");
-      WaitForEarlierKernels();
+      if (!StartsEarly()) WaitForEarlierKernels();
       Multiply();
     } else {
       if constexpr (Shape::kTradesRegisters) asm volatile("setmaxnreg.dec.sync.aligned.u32 48;");
@@ -48,9 +48,18 @@ class Kernel {
         if (threadIdx.x % 32 == 0) LoadWeights();
       } else if (warp == kConsumerWarps + 1) {
         WaitForEarlierKernels();
+        if constexpr (Shape::kBesideOthers) {
+          *static_cast<volatile int*>(&shared_.earlier_ended) = 1;
+          if (kProduct == Product::kDown && p_.x_ready != nullptr && blockIdx.x == 0)
+            *p_.x_ready = 0;
+        }
         if constexpr (!IsDense(kProduct)) ListJobs();
       } else if (warp < kConsumerWarps + 2 + kTokenWarps) {
-        WaitForEarlierKernels();
+        if (StartsEarly()) {
+          WaitForRows();
+        } else {
+          WaitForEarlierKernels();
+        }
         GatherTokens(threadIdx.x - (kConsumerWarps + 2) * 32);
       }
     }
@@ -73,8 +82,23 @@ class Kernel {
       InitBarrier(&shared_.tokens_empty[i], kConsumerWarps);
     }
     for (int i = 0; i < kTileQueue; ++i) InitBarrier(&shared_.tile_ready[i], 1);
+    if constexpr (Shape::kBesideOthers) shared_.earlier_ended = 0;
     InitBarrier(&shared_.jobs_ready, 32);
     FenceBarrierInit();
+  }
+
+  // What is computed of rows without lists overwrites nothing that is still in use: that a row is
+  // there means that all kernels before the one which made it have ended. What needs lists comes
+  // through ListJobs, which waits for the kernel in front.
+  __device__ __forceinline__ bool StartsEarly() const {
+    return kProduct == Product::kGateUp && Shape::kBesideOthers && p_.x_ready != nullptr;
+  }
+  __device__ __forceinline__ void WaitForRows() const {
+    if (threadIdx.x % 32 == 0) {
+      while (LoadAcquire(p_.x_ready) < p_.rows) {
+      }
+    }
+    __syncwarp();
   }
 
   // ---- Which tiles there are. Those that every row passes need no list.
@@ -124,8 +148,12 @@ class Kernel {
   }
 
   // ---- Weights: one thread.
-  __device__ __forceinline__ Tile TileAt(int index, int fixed, bool* jobs_known) const {
-    if (index < fixed && index % p_.fixed_every == 0) return FixedTile(index / p_.fixed_every);
+  __device__ __forceinline__ Tile TileAt(int index, int all_fixed, bool* jobs_known) const {
+    if (index < p_.fixed_first) return FixedTile(index);
+    index -= p_.fixed_first;
+    const int fixed = all_fixed - p_.fixed_first;
+    const auto spread = [&](int nth) { return FixedTile(p_.fixed_first + nth); };
+    if (index < fixed && index % p_.fixed_every == 0) return spread(index / p_.fixed_every);
     constexpr Tile kEnd = {.matrix = -1, .group = 0, .first = 0, .count = 0};
     if constexpr (IsDense(kProduct)) return kEnd;
     if (!*jobs_known) {
@@ -134,11 +162,11 @@ class Kernel {
     }
     const int listed_tiles = shared_.job_count * p_.row_groups, nth = index / p_.fixed_every;
     if (index >= fixed + listed_tiles) return kEnd;
-    if (index % p_.fixed_every == 0 && nth < fixed) return FixedTile(nth);
+    if (index % p_.fixed_every == 0 && nth < fixed) return spread(nth);
     const int listed = index - min(fixed, nth + 1);
     // The lists are used up first: their turns take fixed tiles from the end, which meet those of
     // the turns above at index fixed + listed_tiles.
-    if (listed >= listed_tiles) return FixedTile(fixed - 1 - (listed - listed_tiles));
+    if (listed >= listed_tiles) return spread(fixed - 1 - (listed - listed_tiles));
     const int job = listed / p_.row_groups;
     return {.matrix = jobs_[job].expert,
             .group = listed % p_.row_groups,
@@ -164,6 +192,9 @@ class Kernel {
     const std::uint64_t policy = StreamingPolicy();
     bool jobs_known = false;
     Cursor at{.slot = 0, .parity = 1};
+    [[maybe_unused]] Cursor landing;
+    [[maybe_unused]] int issued = 0;
+    [[maybe_unused]] bool ended = false;
     int index = blockIdx.x;
     for (int i = 0;; ++i) {
       const Tile tile = TileAt(index, fixed, &jobs_known);
@@ -175,6 +206,12 @@ class Kernel {
       const int stages = Stages(tile);
       for (int stage = 0; stage < stages; ++stage) {
         const int column = FirstColumn(tile) + stage * kColumns;
+        if constexpr (Shape::kBesideOthers) {
+          if (!ended && issued++ >= p_.paced) {
+            ended = AwaitLanding(landing);
+            landing.Next(p_.weight_slots);
+          }
+        }
         std::uint64_t* full = &shared_.weights_full[at.slot];
         const std::uint32_t to = weights_ + at.slot * Shape::kWeightSlotBytes;
         WaitBarrier(&shared_.weights_empty[at.slot], at.parity);
@@ -194,6 +231,16 @@ class Kernel {
       }
     }
     if (p_.next_tile != nullptr) LeaveCounterAtZero();
+  }
+
+  // Memory that is asked for more than it can carry answers everyone late. As long as an earlier
+  // kernel is at work, whose few loads others wait for, weights therefore come at a measured pace:
+  // the next stage when that at `landing` is there. True: no earlier kernel is at work.
+  __device__ __forceinline__ bool AwaitLanding(const Cursor& landing) {
+    while (*static_cast<volatile int*>(&shared_.earlier_ended) == 0) {
+      if (BarrierPassed(&shared_.weights_full[landing.slot], landing.parity)) return false;
+    }
+    return true;
   }
 
   __device__ __forceinline__ void LeaveCounterAtZero() {
@@ -218,7 +265,9 @@ class Kernel {
       *row = tile.first + token;
       return *row * (p_.k + p_.shared) + p_.k + tile.matrix - p_.experts;
     }
-    const int slot = p_.slots[tile.first + token];
+    // Written while this kernel runs, if it started early.
+    const int slot = Shape::kBesideOthers ? __ldcg(p_.slots + tile.first + token)
+                                          : p_.slots[tile.first + token];
     *row = slot / p_.k;
     return slot + *row * p_.shared;
   }

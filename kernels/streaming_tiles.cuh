@@ -29,10 +29,16 @@ struct Params {
   int experts, shared, k;
   int splits, part;  // of the columns, dense products only
   int row_groups;    // tiles over m
-  int fixed_every;   // of so many tiles one needs no list, until these are used up; 1: they come
-                     // first
+  // The first `fixed_first` tiles need no list, then one of `fixed_every`, until these are used up
+  // (1: they come first).
+  int fixed_every, fixed_first;
   int weight_slots, token_slots;
   int job_capacity;
+  // Of shapes that are kBesideOthers:
+  int paced;  // stages of weights on their way at once, as long as earlier kernels are at work
+  // Gate·up: null, or where rows of x are counted: tiles that need no list begin when it stands at
+  // `rows`, whether or not the kernels before have ended. Down leaves it at zero.
+  std::int32_t* x_ready;
 };
 
 constexpr int kTokenWarps = 4;
@@ -54,6 +60,10 @@ struct TileShape {
   static constexpr int kTokenSlots = kMaxTokens <= 16                  ? 12
                                      : kMaxTokens <= 64 || kBlocks > 1 ? 4
                                                                        : 2;
+  // Products that memory bounds are at work beside the small kernels in front of them: weights
+  // come at a measured pace until those have ended, and gate·up may start before its lists are
+  // there.
+  static constexpr bool kBesideOthers = kBlocks == 1;
   static constexpr int kConsumerWarps = kWarpgroups * 4;
   static constexpr int kTurnBytes = kBlocks > 1 ? kConsumerWarps * 2 * 512 : 0;
   static constexpr int kThreads = (kConsumerWarps + (kTradesRegisters ? 8 : 2 + kTokenWarps)) * 32;
@@ -95,6 +105,7 @@ struct alignas(16) Shared {
   std::uint64_t jobs_ready;
   Tile tiles[kTileQueue];
   int job_count;
+  int earlier_ended;  // 1: no earlier kernel is at work
 };
 
 // What lies before the rings: Shared, the places of two tiles' tokens, room to turn results, jobs.

@@ -97,7 +97,9 @@ class Batch {
     slots_.resize(rows_ * shape.k, -1);
   }
 
-  Products OnDevice() const {
+  // early: gate·up does not wait for earlier kernels, but for its rows.
+  Products OnDevice(bool early = false) const {
+    const DeviceArray<std::int32_t> ready(std::vector<std::int32_t>(1, static_cast<int>(rows_)));
     const DeviceArray<std::uint16_t> x(x_), h(UntouchedH()), y(UntouchedY());
     const DeviceArray<std::int32_t> offsets(offsets_), slots(slots_);
     ExpertProductsArgs args = Args();
@@ -114,6 +116,7 @@ class Batch {
     args.y = y.get();
     args.gate_up_tiles = layer_.tiles.get();
     args.down_tiles = layer_.tiles.get() + 2;
+    if (early) args.x_ready = ready.get();
     ExpertGateUpCuda(args, nullptr);
     const std::vector<std::uint16_t> untouched = UntouchedY();  // gate·up may have used it
     PENSTOCK_CHECK_CUDA(
@@ -121,6 +124,8 @@ class Batch {
     ExpertDownCuda(args, nullptr);
     PENSTOCK_CHECK_CUDA(cudaGetLastError());
     PENSTOCK_CHECK_CUDA(cudaDeviceSynchronize());
+    EXPECT_THAT(ready.Download(), testing::ElementsAre(early ? 0 : static_cast<int>(rows_)))
+        << "down leaves the counter at zero";
     return {.h = h.Download(), .y = y.Download()};
   }
 
@@ -215,6 +220,12 @@ void ExpectAgreement(const Layer& layer, const Routing& routing, const std::stri
   const Products device = batch.OnDevice(), cpu = batch.OnCpu(device.h);
   ExpectClose(device.h, cpu.h, what + ", h");
   ExpectClose(device.y, cpu.y, what + ", y");
+  if (rows > 0 && rows <= ExpertProductsArgs::kMaxEarlyRows && layer.has_maps &&
+      layer.shape.shared > 0) {
+    const Products early = batch.OnDevice(true);
+    EXPECT_EQ(early.h, device.h) << what << ", early";
+    EXPECT_EQ(early.y, device.y) << what << ", early";
+  }
   EXPECT_THAT(layer.tiles.Download(), testing::Each(0)) << what << ": counters are left at zero";
 }
 

@@ -97,7 +97,7 @@ TEST_P(RowKernelsCuda, AddsAndNormalizes) {
     const Words x_before = x, weight = RandomBf16(d(), 4), delta = RandomBf16(elements, 5);
     const std::vector<float> sums =
         RandomFloats(static_cast<std::size_t>(std::max(parts, 1)) * elements, 6);
-    std::int32_t count = num_rows();
+    std::int32_t count = num_rows(), ready = 5;
     ResidualNormArgs args = {.num_rows = &count,
                              .max_rows = static_cast<std::int64_t>(max_rows()),
                              .x = x.data(),
@@ -108,9 +108,10 @@ TEST_P(RowKernelsCuda, AddsAndNormalizes) {
                              .weight = weight.data(),
                              .epsilon = 1e-6f,
                              .d = static_cast<std::int64_t>(d()),
-                             .y = y.data()};
+                             .y = y.data(),
+                             .ready = &ready};
     ResidualNormCpu(args);
-    const DeviceVector<std::int32_t> count_on(1, count);
+    const DeviceVector<std::int32_t> count_on(1, count), ready_on(1, 5);
     const DeviceVector<std::uint16_t> x_on(x_before), weight_on(weight), delta_on(delta),
         y_on(elements, kPoison);
     const DeviceVector<float> sums_on(sums);
@@ -120,8 +121,10 @@ TEST_P(RowKernelsCuda, AddsAndNormalizes) {
     if (parts == 0) args.delta = delta_on.get();
     args.weight = weight_on.get();
     args.y = y_on.get();
+    args.ready = ready_on.get();
     ResidualNormCuda(args, nullptr);
     ExpectNoCudaError("ResidualNormCuda");
+    EXPECT_EQ(ready_on.Download(), std::vector<std::int32_t>(1, ready));
     EXPECT_EQ(x_on.Download(), x) << parts;
     ExpectNearBf16(y_on.Download(), y, "y");
   }

@@ -181,8 +181,14 @@ void CudaForward::Attend(const DeviceLayer& layer, std::size_t index, const Step
                     .weight = layer.post_attention_norm,
                     .epsilon = static_cast<float>(config.rms_norm_eps),
                     .d = config.hidden_size,
-                    .y = HiddenStates(index, rows)},
+                    .y = HiddenStates(index, rows),
+                    .ready = StartsEarly(layer, step) ? hidden_ready_ + index : nullptr},
                    step.stream);
+}
+
+bool CudaForward::StartsEarly(const DeviceLayer& layer, const Step& step) const {
+  return layer.experts_mapped && weights_->shared() > 0 &&
+         step.bounds.rows <= ExpertProductsArgs::kMaxEarlyRows;
 }
 
 // normed_ = next norm(x_ += experts(hidden states)).
@@ -223,6 +229,7 @@ void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const
       .y = partials_,
       .gate_up_tiles = tiles_ + 4 * i,
       .down_tiles = tiles_ + 4 * i + 2,
+      .x_ready = StartsEarly(layer, step) ? hidden_ready_ + i : nullptr,
       .rows = rows,
       .d = config.hidden_size,
       .width = config.moe_intermediate_size,

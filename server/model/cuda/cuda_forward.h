@@ -130,6 +130,8 @@ class CudaForward {
   void Product(const DeviceMatrix& matrix, const void* x, std::int64_t rows, std::int64_t splits,
                Element y_element, void* y, CudaStream stream, const void* bias = nullptr) const;
   RouteShape Routes(const Step& step) const;
+  // Whether the layer's shared experts are computed while its router is at work.
+  bool StartsEarly(const DeviceLayer& layer, const Step& step) const;
 
   const DeviceWeights* weights_;
   CudaForwardOptions options_;
@@ -164,6 +166,7 @@ class CudaForward {
   std::int32_t* expert_offsets_ = nullptr;  // [E + 1]
   std::int32_t* slot_rows_ = nullptr;       // [rows · k]
   std::int32_t* tiles_ = nullptr;           // [layers, 4]
+  std::int32_t* hidden_ready_ = nullptr;    // [layers]: rows of HiddenStates that are there
   void *attention_plan_ = nullptr, *route_plan_ = nullptr;
   // Zeroed once.
   void *attention_scratch_ = nullptr, *route_scratch_ = nullptr, *sample_scratch_ = nullptr,

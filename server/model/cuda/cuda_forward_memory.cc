@@ -91,6 +91,7 @@ void CudaForward::Lay(Carver& carver) {
   expert_offsets_ = carver.Take<std::int32_t>(c.experts + 1);
   slot_rows_ = carver.Take<std::int32_t>(rows * c.top_k);
   tiles_ = carver.Take<std::int32_t>(c.layers * 4);
+  hidden_ready_ = carver.Take<std::int32_t>(c.layers);
 
   const RouteShape routes =
       Routes({.bounds = most, .in = {}, .out = {}, .rows = {}, .stream = nullptr});

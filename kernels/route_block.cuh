@@ -1,0 +1,158 @@
+// What the pieces of work of RouteRows share: where a block's arrays stand, waiting for other
+// kernels and other blocks, products with the hidden layer.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda_launch.cuh"
+#include "kernels/route_products.cuh"
+#include "kernels/route_scratch.cuh"
+
+namespace penstock {
+
+__device__ __forceinline__ std::uint64_t GlobalNanoseconds() {
+  std::uint64_t time;
+  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time));
+  return time;
+}
+
+// Makes what the block has written before visible to whoever acquires the sum. One thread, behind a
+// barrier of the block.
+__device__ __forceinline__ void AddRelease(std::int32_t* to, std::int32_t value) {
+  asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
+}
+
+// The value before. What the block wrote before it is visible to whoever acquires the sum, and what
+// others released the block sees behind it.
+__device__ __forceinline__ std::int32_t AddAcquireRelease(std::int32_t* to, std::int32_t value) {
+  std::int32_t old;
+  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], %2;"
+               : "=r"(old)
+               : "l"(to), "r"(value)
+               : "memory");
+  return old;
+}
+
+// Choices of a step that its lists are made of by comparing each with each.
+inline constexpr int kFewSlots = 64;
+
+// kBlocks: of a multiprocessor.
+template <int kBlocks>
+struct RouteBlock {
+  static constexpr int kStagedValues = kRouteWarps * kTileValues;
+
+  __device__ RouteBlock(const RouteRowsArgs& route_args, float* shared)
+      : args(route_args),
+        plan(route_args.shape, route_args.plan),
+        scratch(route_args.shape, route_args.scratch),
+        staged(shared),
+        warp(static_cast<int>(threadIdx.x) / 32),
+        lane(static_cast<int>(threadIdx.x) % 32),
+        d(static_cast<int>(route_args.shape.d)),
+        experts(static_cast<int>(route_args.shape.experts)),
+        few(*route_args.num_rows * route_args.shape.k <= kFewSlots) {}
+
+  // Nothing that other kernels write, or that this one writes, is touched before.
+  __device__ void WaitOnce() {
+    if (!waited) WaitForEarlierKernels();
+    waited = true;
+  }
+
+  // Waits for `pieces` of a segment; the time when the work begins.
+  __device__ std::uint64_t WaitForPieces(int segment, int pieces) {
+    WaitOnce();
+    if (threadIdx.x == 0) {
+      while (LoadAcquire(scratch.arrived + segment) < pieces) {
+      }
+    }
+    __syncthreads();
+    return GlobalNanoseconds();
+  }
+
+  // Brings `bytes` of weights closer.
+  __device__ void Prefetch(const void* weights, std::int64_t bytes) const {
+    constexpr int kLine = 128;
+    for (std::int64_t at = threadIdx.x * kLine; at < bytes; at += kRouteThreads * kLine) {
+      PrefetchToL2(static_cast<const char*>(weights) + at);
+    }
+  }
+
+  // Row `row` of weights [·, width].
+  template <Element kElement>
+  __device__ static const void* RowOf(const void* weights, std::int64_t row, std::int64_t width) {
+    return static_cast<const char*>(weights) +
+           row * width * static_cast<std::int64_t>(SizeOf(kElement));
+  }
+
+  // The row that this lane reads of a tile; where the segment has none, another of its rows.
+  __device__ std::int64_t LaneRow(const RouteSegment& segment, int tile) const {
+    return segment.rows[min(tile * kTileRows + lane / 4, segment.count - 1)];
+  }
+
+  // Value `at` of the tiles that warps first … last − 1 have stored, added up.
+  __device__ float SumOfWarps(int at, int first, int last) const {
+    float sum = staged[first * kTileValues + at];
+    for (int other = first + 1; other < last; ++other) sum += staged[other * kTileValues + at];
+    return sum;
+  }
+
+  // This lane's row of the hidden layer, from unit `first` on.
+  __device__ const float* HiddenRow(const RouteSegment& segment, int tile, int first) const {
+    return scratch.hidden + LaneRow(segment, tile) * scratch.hidden_stride + first;
+  }
+
+  // Tiles of 16 outputs of weights [outputs, width] by the hidden layer: kTileWarps warps to a
+  // tile, each a part of the inputs; store(n, output, row, sum) for value n of a thread's.
+  template <typename StoreSum>
+  __device__ void HiddenTiles(const RouteSegment& segment, const void* weights, int outputs,
+                              int width, StoreSum store) {
+    if (width % 8 != 0) {
+      for (int i = static_cast<int>(threadIdx.x); i < outputs * segment.count; i += kRouteThreads) {
+        const int r = i / outputs, output = i % outputs;
+        store(0, output, r,
+              SlowProduct(weights, std::int64_t{output} * width,
+                          scratch.hidden + segment.rows[r] * scratch.hidden_stride, width));
+      }
+      __syncthreads();
+      return;
+    }
+    constexpr int kTileWarps = 2, kTiles = kRouteWarps / kTileWarps;
+    const int blocks = (width + kProductBlock - 1) / kProductBlock, own_part = warp % kTileWarps;
+    const float* x[kRowTiles];
+#pragma unroll
+    for (int tile = 0; tile < kRowTiles; ++tile) x[tile] = HiddenRow(segment, tile, 0);
+    for (int begin = 0; begin < outputs; begin += kTiles * kProductRows) {
+      const int output = begin + warp / kTileWarps * kProductRows + lane / 4;
+      const void* const rows[2] = {
+          RowOf<Element::kF32>(weights, min(output, outputs - 1), width),
+          RowOf<Element::kF32>(weights, min(output + 8, outputs - 1), width)};
+      TileSum<Element::kF32, Element::kF32> sum;
+      TileProduct<kBlocks>(
+          rows, own_part * blocks / kTileWarps, (own_part + 1) * blocks / kTileWarps, width,
+          [&](int tile, int at) { return LoadEight<Element::kF32, true>(x[tile], at, width); },
+          [] {}, sum);
+      sum.Store(staged + warp * kTileValues);
+      __syncthreads();
+#pragma unroll
+      for (int n = 0; n < kTiles * kTileValues / kRouteThreads; ++n) {
+        const int i = n * kRouteThreads + static_cast<int>(threadIdx.x);
+        const int tile = i / kTileValues, at = i % kTileValues, r = at % kSegmentRows;
+        const int own = begin + tile * kProductRows + at / kSegmentRows;
+        if (own < outputs && r < segment.count) {
+          store(n, own, r, SumOfWarps(at, kTileWarps * tile, kTileWarps * (tile + 1)));
+        }
+      }
+      __syncthreads();
+    }
+  }
+
+  const RouteRowsArgs& args;
+  const RoutePlanLayout plan;
+  const RouteScratch scratch;
+  float* const staged;  // [kStagedValues] of shared memory: a tile's sums of every warp
+  const int warp, lane, d, experts;
+  const bool few;  // at most kFewSlots choices in all: the lists are made of them alone
+  bool waited = false;
+};
+
+}  // namespace penstock
