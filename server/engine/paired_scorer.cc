@@ -64,7 +64,7 @@ bool PairedScorer::Offer(const RequestOutcome& outcome) {
     dropped = PairedResult::kFailed;
   } else if (static_cast<int>(waiting_.size()) >= sampling_.max_waiting) {
     dropped = PairedResult::kQueueFull;
-  } else if (TooCostly(*text)) {
+  } else if (TooCostly()) {
     dropped = PairedResult::kOverCost;
   }
   if (dropped != PairedResult::kScored) {
@@ -102,9 +102,10 @@ std::shared_ptr<PairedScorer::Text> PairedScorer::TextOf(const RequestOutcome& o
   return text;
 }
 
-bool PairedScorer::TooCostly(const Text& text) const {
+bool PairedScorer::TooCostly() const {
+  if (sampling_.max_cost <= 0) return true;
   const SchedulerLoad load = options_.engine->Load();
-  const auto background = static_cast<double>(load.background_rows + reserved_rows_ + text.rows());
+  const auto background = static_cast<double>(load.background_rows + reserved_rows_);
   return background > sampling_.max_cost * (static_cast<double>(load.traffic_rows) + background);
 }
 
@@ -113,7 +114,6 @@ void PairedScorer::StartLocked() {
   while (!stopped_ && running_texts_ < kRunning && !waiting_.empty()) {
     const std::shared_ptr<Text> text = std::move(waiting_.front());
     waiting_.pop_front();
-    reserved_rows_ -= text->rows();
     if (now - text->ended > kPatience) {
       EndLocked(*text, PairedResult::kTooLate);
       continue;
@@ -170,6 +170,7 @@ void PairedScorer::OnEvents(const std::vector<SequenceEvent>& events) {
 }
 
 void PairedScorer::EndLocked(const Text& text, PairedResult result) {
+  reserved_rows_ -= text.rows();
   // Observers first: whoever sees the count may ask them.
   for (PairedObserver* const observer : options_.observers) {
     if (result == PairedResult::kScored) {
@@ -188,7 +189,6 @@ void PairedScorer::Stop() {
     stopped_ = true;
     for (const std::shared_ptr<Text>& text : waiting_) EndLocked(*text, PairedResult::kTooLate);
     waiting_.clear();
-    reserved_rows_ = 0;
     for (const auto& [id, place] : running_) ids.push_back(id);
   }
   options_.engine->Cancel(ids, FinishReason::kCancelled);

@@ -85,7 +85,10 @@ class PairedScorer {
   // Of the packages that are loaded now.
   std::string RevisionOf(const Experiment& experiment) const;
   std::shared_ptr<Text> TextOf(const RequestOutcome& outcome, const Experiment& experiment) const;
-  bool TooCostly(const Text& text) const;
+  // Background rows have reached their share of all: looked at before a text, whatever its own
+  // length, or arms that write longer would give fewer texts. So they pass the share by at most one
+  // text's rows.
+  bool TooCostly() const;
   void StartLocked();
   void EndLocked(const Text& text, PairedResult result);
 
@@ -98,7 +101,7 @@ class PairedScorer {
   std::deque<std::shared_ptr<Text>> waiting_;
   std::map<SequenceId, Place> running_;
   int running_texts_ = 0;
-  std::int64_t reserved_rows_ = 0;  // of texts that wait
+  std::int64_t reserved_rows_ = 0;  // of texts that wait or run
   std::uint64_t last_id_ = 0;
   bool stopped_ = false;
 };

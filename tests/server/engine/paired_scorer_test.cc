@@ -2,6 +2,7 @@
 #include "server/engine/paired_scorer.h"
 
 #include <map>
+#include <random>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -198,8 +199,6 @@ TEST_F(PairedScorerTest, DropsWhatTheQueueDoesNotHold) {
 
 TEST_F(PairedScorerTest, KeepsWithinItsShareOfAllRows) {
   Configure({.share = 1, .max_cost = 0.1, .max_waiting = 1000});
-  scorer_->Offer(Ended("control"));
-  EXPECT_EQ(results_[PairedResult::kOverCost], 1) << "nothing else was computed yet";
   for (int i = 0; i < 100; ++i) {
     Traffic(static_cast<SequenceId>(i + 1), 5);
     RunAll();
@@ -210,7 +209,35 @@ TEST_F(PairedScorerTest, KeepsWithinItsShareOfAllRows) {
   EXPECT_GT(results_[PairedResult::kScored], 5);
   EXPECT_GT(results_[PairedResult::kOverCost], 50);
   const auto background = static_cast<double>(load.background_rows);
-  EXPECT_LE(background / (background + static_cast<double>(load.traffic_rows)), 0.1);
+  const double all = background + static_cast<double>(load.traffic_rows);
+  EXPECT_LE(background, 0.1 * all + 8) << "the eight rows of one text over it at most";
+  Configure({.share = 1, .max_cost = 0});
+  results_.clear();
+  scorer_->Offer(Ended("control"));
+  EXPECT_EQ(results_[PairedResult::kOverCost], 1);
+}
+
+TEST_F(PairedScorerTest, ABoundThatBindsDropsTextsOfEveryArmAlikeHoweverLongTheyAre) {
+  Configure({.share = 1, .max_cost = 0.2, .max_waiting = 1000});
+  std::map<std::string, int> offered, taken;
+  std::mt19937 random(5);
+  for (SequenceId i = 1; i <= 4000; ++i) {
+    const std::string arm = random() % 2 == 0 ? "treated" : "control";
+    RequestOutcome outcome = Ended(arm);
+    if (arm == "treated") outcome.answer.assign(40, 6);
+    outcome.logprob_count = static_cast<int>(outcome.answer.size());
+    Traffic(i, 20);
+    RunAll();
+    ++offered[arm];
+    taken[arm] += scorer_->Offer(outcome) ? 1 : 0;
+    RunAll();
+  }
+  EXPECT_GT(results_[PairedResult::kOverCost], 2000) << "the bound binds";
+  const auto share = [&](const std::string& arm) {
+    return static_cast<double>(taken[arm]) / offered[arm];
+  };
+  // Five standard deviations of the difference of two shares of some 2,000 draws.
+  EXPECT_NEAR(share("treated"), share("control"), 0.08);
 }
 
 TEST_F(PairedScorerTest, DropsTextsThatBecameOld) {
