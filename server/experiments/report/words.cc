@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "server/experiments/ledger/quantities.h"
 #include "server/experiments/statistics/sample_ratio.h"
 
 namespace penstock {
@@ -28,6 +29,17 @@ std::string Units(const ExperimentReport& report, std::int64_t count) {
 
 const MetricReport* PrimaryOf(const ArmReport& arm) {
   return arm.metrics.empty() || !arm.metrics.front().primary ? nullptr : &arm.metrics.front();
+}
+
+// Texts were scored under other arms, or should be.
+bool HasPaired(const ExperimentReport& report) {
+  if (report.question.metric == kPairedMetric) return true;
+  for (const ArmReport& arm : report.arms) {
+    for (const MetricReport& metric : arm.metrics) {
+      if (metric.metric == kPairedMetric && metric.units > 0) return true;
+    }
+  }
+  return false;
 }
 
 // "−0.012 s (−3.1 %), 95 % interval −0.02 to −0.004 s".
@@ -151,11 +163,19 @@ std::vector<std::string> Warnings(const LedgerSnapshot& snapshot, const Experime
                                     report.unit, "s, a fixed subsample by hash."));
   }
   for (const ArmReport& arm : report.arms) {
-    if (arm.halted) {
-      warnings.push_back(absl::StrCat("Arm ", arm.name, " is HALTED: ", *arm.halted,
-                                      ". Since then its units get ", report.control,
-                                      "'s router, and no new unit is counted."));
-    }
+    if (!arm.halted) continue;
+    warnings.push_back(absl::StrCat(
+        "Arm ", arm.name, " is HALTED: ", *arm.halted, ". Since then ",
+        arm.is_control
+            ? "the whole experiment stands still: every unit gets the default router, and nothing "
+              "is counted under any arm."
+            : absl::StrCat("its units get ", report.control,
+                           "'s router, and no new unit is counted.")));
+  }
+  if (HasPaired(report)) {
+    warnings.push_back(
+        "A text favours the arm that wrote it. paired_logprob therefore samples alike from every "
+        "arm, each giving as many texts as any other; a difference rests on the texts of all.");
   }
   if (!snapshot.switchback &&
       (report.question.metric == "ttft" || report.question.metric == "latency" ||
@@ -198,11 +218,12 @@ std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOption
        options.of_series ? "as Prometheus' histogram_quantile" : "Masson, Rim, Lee, VLDB 2019"},
       {"unique units", "HyperLogLog, standard error 0.8 %",
        "Flajolet et al., AofA 2007; Ertl, arXiv:1702.01284, algorithm 6"}};
-  if (report.question.metric == "paired_logprob") {
-    methods.insert(
-        methods.begin(),
-        {"paired log-probability", "differences on the same texts, a ratio over units against zero",
-         "as the interval, with one sample"});
+  if (HasPaired(report)) {
+    methods.insert(methods.begin(),
+                   {"paired log-probability",
+                    "differences on the same texts, sampled alike from every arm; a ratio over "
+                    "units against zero",
+                    "the interval's, of one sample: Waudby-Smith et al. 2024, Theorem 2.2"});
   }
   return methods;
 }

@@ -9,10 +9,12 @@
 namespace penstock {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 LedgerSnapshot Empty(const std::vector<std::string>& arms) {
   LedgerSnapshot snapshot;
@@ -170,6 +172,33 @@ TEST(ReportTest, PairedDifferencesAreJudgedAgainstZero) {
   EXPECT_FALSE(report.arms[0].metrics.front().comparison);
 }
 
+TEST(ReportTest, WhereTextsWereScoredItSaysWhomTheyFavour) {
+  const auto favour = HasSubstr(
+      "A text favours the arm that wrote it. paired_logprob therefore "
+      "samples alike from every arm");
+  const Question paired = {
+      .metric = "paired_logprob", .better = Better::kHigher, .min_effect = 0.005};
+  LedgerSnapshot snapshot = Empty({"control", "mlp"});
+  EXPECT_THAT(MakeReport(snapshot, paired, {}, {}).warnings, Contains(favour));
+  EXPECT_THAT(MakeReport(snapshot, kLatency, {}, {}).warnings, Not(Contains(favour)));
+  snapshot.arms[1].entered.paired.Add(-0.1, 20);
+  const ExperimentReport secondary = MakeReport(snapshot, kLatency, {}, {});
+  EXPECT_THAT(secondary.warnings, Contains(favour)) << "as a secondary metric too";
+  EXPECT_EQ(secondary.methods.front().what, "paired log-probability");
+  EXPECT_THAT(secondary.methods.front().how, HasSubstr("sampled alike from every arm"));
+}
+
+TEST(ReportTest, AHaltedControlIsTheWholeExperimentStandingStill) {
+  const ExperimentReport report =
+      MakeReport(Empty({"control", "mlp"}),
+                 {.metric = "error_rate", .better = Better::kLower, .min_effect = 0.01},
+                 {{.arm = "control", .why = "by an operator"}}, {});
+  EXPECT_THAT(report.warnings,
+              ElementsAre("Arm control is HALTED: by an operator. Since then the whole experiment "
+                          "stands still: every unit gets the default router, and nothing is "
+                          "counted under any arm."));
+}
+
 TEST(ReportTest, HaltsSplitsAndSubsamplesAreSaid) {
   LedgerSnapshot snapshot = Empty({"control", "mlp"});
   snapshot.split_units = 3;
@@ -179,9 +208,10 @@ TEST(ReportTest, HaltsSplitsAndSubsamplesAreSaid) {
                  {{.arm = "mlp", .why = "error_rate 0.2 over 0.01"}}, {});
   EXPECT_EQ(report.arms[1].halted, "error_rate 0.2 over 0.01");
   EXPECT_EQ(report.sample_rate, 0.25);
-  EXPECT_THAT(report.warnings,
-              ElementsAre(HasSubstr("3 users went to more than one replica"),
-                          HasSubstr("rest on 25 % of the users"), HasSubstr("mlp is HALTED")));
+  EXPECT_THAT(report.warnings, ElementsAre(HasSubstr("3 users went to more than one replica"),
+                                           HasSubstr("rest on 25 % of the users"),
+                                           AllOf(HasSubstr("mlp is HALTED"),
+                                                 HasSubstr("its units get control's router"))));
 }
 
 TEST(ReportTest, SumsOfUnitsThatMayBeSplitGiveNoIntervals) {
@@ -214,7 +244,7 @@ TEST(ReportTest, WhatSeriesDoNotSayIsSaid) {
                                  "more than one replica: units ARE split.")));
   report = MakeReport(snapshot, kLatency, {}, {});
   for (const std::string& warning : report.warnings) {
-    EXPECT_THAT(warning, testing::Not(HasSubstr("Prometheus")));
+    EXPECT_THAT(warning, Not(HasSubstr("Prometheus")));
   }
 }
 
