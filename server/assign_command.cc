@@ -8,7 +8,9 @@
 #include "server/base/clock.h"
 #include "server/commands.h"
 #include "server/config/config.h"
+#include "server/config/names.h"
 #include "server/config/values.h"
+#include "server/config/violations.h"
 #include "server/policy_of_config.h"
 
 namespace penstock {
@@ -39,10 +41,18 @@ int Assign(const AssignFlags& flags) {
     }
     query.time = *time;
   }
-  const auto config = LoadConfig(
-      flags.file,
-      {.overrides = flags.overrides, .built_in_routers = {std::string(kCheckpointRouter)}});
+  const std::vector<std::string> built_in = {std::string(kCheckpointRouter)};
+  const auto config =
+      LoadConfig(flags.file, {.overrides = flags.overrides, .built_in_routers = built_in});
   if (!config.ok()) return Fail(std::string(config.status().message()), kExitFailure);
+  Violations unknown;
+  RouterNames(*config, built_in).CheckKnown(flags.router, "--router", &unknown);
+  if (!unknown.empty()) {
+    return Fail(unknown.Text() +
+                    "; a router that LoadRouter added is known to the running server alone: "
+                    "penstock-cli experiments assign asks it",
+                kExitFailure);
+  }
   const Policy policy = PolicyOfConfig(*config, /*model_name=*/"", /*max_context=*/0);
   const auto tenant = policy.tenants.find(flags.tenant);
   if (tenant == policy.tenants.end()) {

@@ -18,6 +18,7 @@ class RouterNames {
  public:
   RouterNames(const v1::ServerConfig& config, std::span<const std::string> built_in_routers);
 
+  bool Contains(const std::string& router) const { return known_.contains(router); }
   int size() const { return static_cast<int>(ordered_.size()); }
   // Adds a violation if there is no such router; an empty name is for others to judge.
   void CheckKnown(const std::string& router, std::string_view path, Violations* violations) const;

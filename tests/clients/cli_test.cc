@@ -316,6 +316,16 @@ TEST_F(Cli, ExperimentsAssignExplains) {
   EXPECT_EQ(outcome.out, "nobody asked for another\nrouter mlp, reason explicit\n");
 }
 
+TEST_F(Cli, ExperimentsAssignFailsWhereTheRequestWould) {
+  const Outcome outcome = Run({"experiments", "assign", "--router", "nope"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.out, "refused: router: got nope, want one of linear, mlp\n");
+  EXPECT_THAT(outcome.err, HasSubstr("the request would be refused: router: got nope"));
+  const Outcome json = Run({"experiments", "assign", "--router", "nope", "--json"});
+  EXPECT_EQ(json.code, 1);
+  EXPECT_THAT(json.out, HasSubstr("refusal"));
+}
+
 TEST_F(Cli, DrainSendsItsTimeoutAndShowsProgress) {
   const Outcome outcome = Run({"drain", "--within", "1.5"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;

@@ -169,9 +169,25 @@ TEST_F(CompareCommand, LeavesOutWhatARouterRefuses) {
   EXPECT_EQ(outcome.out, "");
 }
 
+TEST_F(CompareCommand, ARefusedRouterEndsItBeforeEveryDocumentWasScored) {
+  server_.inference.FailRouter(
+      "nope", RichStatus(grpc::StatusCode::NOT_FOUND, "router: got nope, want one of linear, mlp",
+                         "UNKNOWN_ROUTER", "router"));
+  std::string text;
+  for (int i = 0; i < 500; ++i) text += "a line\n";
+  const Outcome outcome = Run({"--routers", "linear,nope", "--text", Write("a.txt", text)});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, AllOf(HasSubstr("router: got nope, want one of linear, mlp"),
+                                 Not(HasSubstr("left out"))));
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_LT(server_.inference.scores(), 100) << "of a thousand";
+}
+
 TEST_F(CompareCommand, WantsTwoRoutersAndDocuments) {
   const std::string file = Write("a.txt", "one\n");
-  EXPECT_EQ(Run({"--routers", "linear", "--text", file}).code, 2);
+  const Outcome one = Run({"--routers", "linear", "--text", file});
+  EXPECT_EQ(one.code, 2);
+  EXPECT_THAT(one.err, HasSubstr("--routers: got linear, want at least two routers, each once"));
   EXPECT_EQ(Run({"--routers", "linear,linear", "--text", file}).code, 2);
   EXPECT_EQ(Run({"--routers", "linear,mlp"}).code, 2);
 }

@@ -5,6 +5,7 @@
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <map>
@@ -64,6 +65,7 @@ class FakeInferenceService final : public v1::InferenceService::Service {
     const std::lock_guard lock(mutex_);
     hanging_.insert(router);
   }
+  int scores() const { return scores_; }  // calls of Score
   std::vector<v1::GenerateRequest> requests() const {
     const std::lock_guard lock(mutex_);
     return requests_;
@@ -114,6 +116,7 @@ class FakeInferenceService final : public v1::InferenceService::Service {
 
   grpc::Status Score(grpc::ServerContext* /*context*/, const v1::ScoreRequest* request,
                      v1::ScoreResponse* response) override {
+    ++scores_;
     if (const grpc::Status status = FailureOf(request->router()); !status.ok()) return status;
     *response->mutable_assignment() = AssignmentOf(request->router());
     double total = 0;
@@ -235,6 +238,7 @@ class FakeInferenceService final : public v1::InferenceService::Service {
     return trace;
   }
 
+  std::atomic<int> scores_ = 0;
   mutable std::mutex mutex_;
   std::condition_variable never_;
   // Guarded by mutex_.
@@ -312,6 +316,11 @@ class FakeAdminService final : public v1::AdminService::Service {
                       v1::AssignResponse* response) override {
     response->set_router(request->router().empty() ? "linear" : request->router());
     response->set_reason(request->router().empty() ? "default" : "explicit");
+    if (request->router() == "nope") {
+      response->set_refusal("router: got nope, want one of linear, mlp");
+      response->add_explanation("refused: " + response->refusal());
+      return grpc::Status::OK;
+    }
     response->add_explanation("nobody asked for another");
     response->add_explanation(
         absl::StrCat("router ", response->router(), ", reason ", response->reason()));

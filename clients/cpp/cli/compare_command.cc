@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "clients/cpp/cli/commands.h"
 #include "clients/cpp/cli/documents.h"
@@ -71,14 +72,18 @@ Score ScoreOne(Client& client, const CallOptions& call, const CompareFlags& flag
   }
 }
 
-// Every document under every router. Routers take turns within a document, so that what it finds in
-// the server's state is alike for all.
+// The server takes the router for no document at all: unknown, or not the tenant's to use.
+bool IsOfRouter(const absl::Status& status) { return GetErrorDetail(status).field == "router"; }
+
+// Every document under every router, until one of the routers is refused. Routers take turns within
+// a document, so that what it finds in the server's state is alike for all.
 std::vector<DocumentScores> ScoreAll(Client& client, const Invocation& invocation,
                                      const CompareFlags& flags,
                                      const std::vector<Document>& documents) {
   std::vector<DocumentScores> scores(documents.size(), DocumentScores(flags.routers.size()));
   const std::size_t calls = documents.size() * flags.routers.size();
   std::atomic<std::size_t> next = 0;
+  std::atomic<bool> refused = false;
   std::mutex mutex;
   std::condition_variable changed;
   std::size_t done = 0;  // guarded by mutex
@@ -88,8 +93,12 @@ std::vector<DocumentScores> ScoreAll(Client& client, const Invocation& invocatio
     workers.emplace_back([&] {
       for (std::size_t i = next++; i < calls; i = next++) {
         const std::size_t document = i / flags.routers.size(), router = i % flags.routers.size();
-        scores[document][router] = ScoreOne(client, invocation.call_options(), flags,
-                                            flags.routers[router], documents[document].text);
+        if (!refused) {
+          Score& score = scores[document][router];
+          score = ScoreOne(client, invocation.call_options(), flags, flags.routers[router],
+                           documents[document].text);
+          if (IsOfRouter(score.status)) refused = true;
+        }
         const std::lock_guard lock(mutex);
         ++done;
         changed.notify_one();
@@ -245,6 +254,11 @@ absl::Status RunCompare(const CompareFlags& flags, const Invocation& invocation)
   auto client = invocation.Connect();
   if (!client.ok()) return client.status();
   const std::vector<DocumentScores> scores = ScoreAll(**client, invocation, flags, *documents);
+  for (const DocumentScores& document : scores) {
+    for (const Score& score : document) {
+      if (IsOfRouter(score.status)) return score.status;
+    }
+  }
   absl::Status status;
   for (std::size_t i = 0; i < scores.size(); ++i) {
     for (std::size_t r = 0; r < flags.routers.size() && !Complete(scores[i]); ++r) {
@@ -307,7 +321,9 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation) {
     std::vector<std::string> sorted = flags->routers;
     std::sort(sorted.begin(), sorted.end());
     if (sorted.size() < 2 || std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end()) {
-      throw CLI::ValidationError("--routers", "want at least two routers, each once");
+      throw CLI::ValidationError("--routers",
+                                 absl::StrCat("got ", absl::StrJoin(flags->routers, ","),
+                                              ", want at least two routers, each once"));
     }
     invocation.run = [flags, &invocation] { return RunCompare(*flags, invocation); };
   });

@@ -149,11 +149,14 @@ absl::Status Explain(v1::AssignRequest request, const Invocation& invocation) {
   if (!response.ok()) return response.status();
   if (invocation.json) {
     invocation.terminal.out << ToJson(*response) << std::endl;
-    return absl::OkStatus();
+  } else {
+    for (const std::string& line : response->explanation()) {
+      invocation.terminal.out << line << "\n";
+    }
+    invocation.terminal.out.flush();
   }
-  for (const std::string& line : response->explanation()) invocation.terminal.out << line << "\n";
-  invocation.terminal.out.flush();
-  return absl::OkStatus();
+  if (response->refusal().empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError("the request would be refused: " + response->refusal());
 }
 
 }  // namespace
@@ -198,7 +201,8 @@ void AddExperimentsCommand(CLI::App& app, Invocation& invocation) {
 
   const auto query = std::make_shared<v1::AssignRequest>();
   CLI::App* assign =
-      AddCommand(*experiments, "assign", "Which router a request would get now, and why",
+      AddCommand(*experiments, "assign",
+                 "Which router a request would get now, and why; exits 1 if it would be refused",
                  R"(  penstock-cli experiments assign --tenant acme --user user-42
   penstock-cli experiments assign --session s-1 --router linear)");
   assign->add_option("--user", *query->mutable_user(), "Its user");
