@@ -16,6 +16,7 @@
 #include "server/config/config.h"
 #include "server/config/duration.h"
 #include "server/config/endpoint.h"
+#include "server/config/paired_scoring.h"
 #include "server/config/reload.h"
 #include "server/config/yaml_writer.h"
 #include "server/configured_routers.h"
@@ -55,9 +56,13 @@ std::map<std::string, std::int64_t> GpuMemory(const ModelSpec& spec) {
           {"free", memory->free}};
 }
 
+// The log as `config` wants it, and there what is valid in it, but of no use yet.
 void SetUpLog(const v1::ServerConfig& config) {
   SetLogFormat(config.log().format() == v1::LogConfig::FORMAT_JSON ? LogFormat::kJson
                                                                    : LogFormat::kText);
+  for (const std::string& warning : PairedScoringWarnings(config)) {
+    Log(LogLevel::kWarning, "configuration", {{"warning", warning}});
+  }
 }
 
 class Server final : public PenstockServer {

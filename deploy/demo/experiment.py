@@ -66,7 +66,7 @@ RUNS = {
     "loads": dict(
         title="A router with one collapsed layer, and a bound on experts without a row",
         router="collapsed",
-        share="0%",
+        share="5%",
         primary="{metric: paired_logprob, better: higher, min_effect: 0.005}",
         guardrails=f"[{{metric: idle_experts, max: 8, window: {WINDOW}s, min_requests: 10}}]",
     ),

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/base/status_macros.h"
+#include "server/config/paired_scoring.h"
 #include "server/config/references.h"
 #include "server/config/violations.h"
 #include "server/config/yaml_reader.h"
@@ -70,7 +71,13 @@ absl::StatusOr<v1::ServerConfig> LoadConfig(const std::string& file, const Confi
 
 ConfigCheck CheckConfig(const std::string& file, const ConfigOptions& options) {
   const absl::StatusOr<v1::ServerConfig> config = LoadConfig(file, options);
-  if (config.ok()) return {.valid = true, .text = absl::StrCat(file, ": valid\n")};
+  if (config.ok()) {
+    ConfigCheck check = {.valid = true, .text = absl::StrCat(file, ": valid\n")};
+    for (const std::string& warning : PairedScoringWarnings(*config)) {
+      absl::StrAppend(&check.text, "warning: ", warning, "\n");
+    }
+    return check;
+  }
   return {.valid = false, .text = absl::StrCat(config.status().message(), "\n")};
 }
 

@@ -9,6 +9,7 @@
 #include "server/config/endpoint.h"
 #include "server/config/experiments.h"
 #include "server/config/names.h"
+#include "server/config/paired_scoring.h"
 #include "server/config/schema.h"
 
 namespace penstock {
@@ -118,6 +119,7 @@ void CheckReferences(const v1::ServerConfig& config, std::span<const std::string
   checker.CheckRouters();
   checker.CheckTenants();
   CheckExperiments(config, built_in_routers, violations);
+  CheckPairedScoring(config, violations);
 }
 
 }  // namespace penstock

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/config/config.h"
+#include "server/config/paired_scoring.h"
 #include "server/config/reload.h"
 #include "server/config/values.h"
 #include "server/config/yaml_writer.h"
@@ -24,7 +25,7 @@ using ::testing::StartsWith;
 constexpr char kValid[] = R"(
 model: {path: /m}
 routers: {root: /r, load: [{name: mlp, path: mlp}, {name: hash, path: hash}]}
-tenants: [{name: acme, routers: [linear, mlp]}, {name: beta}]
+tenants: [{name: acme, routers: [linear, mlp]}, {name: beta, paired_scoring: true}]
 experiments:
   traffic_salt: t1
   list:
@@ -107,8 +108,7 @@ TEST(ExperimentsConfig, ReadsWhatIsMeasuredBesides) {
       kValid, {{"traffic_salt: t1",
                 "traffic_salt: t1\n  exposure_log: /var/log/exposures.jsonl\n  max_units: 5000\n"
                 "  shadow: {share: 2%, routers: [mlp], max_cost: 0.5%}\n"
-                "  paired_scoring: {share: 1, max_cost: 0.2, max_waiting: 8}"},
-               {"{name: beta}", "{name: beta, paired_scoring: true}"}}));
+                "  paired_scoring: {share: 1, max_cost: 0.2, max_waiting: 8}"}}));
   ASSERT_TRUE(config.ok()) << config.status();
   const v1::ExperimentsConfig& experiments = config->experiments();
   EXPECT_EQ(experiments.exposure_log(), "/var/log/exposures.jsonl");
@@ -265,6 +265,9 @@ const std::vector<BadExperiment>& BadExperiments() {
        "experiments.list[0].guardrails[0].window: got '1s', want a duration such as 30s from 10s"},
       {"min_requests: 200", "min_requests: 0",
        "experiments.list[0].guardrails[0].min_requests: got '0', want an integer from 1 to"},
+      {", paired_scoring: true", "",
+       "experiments.list[0].guardrails[1].metric: got 'paired_logprob', want another measure, or "
+       "tenants[].paired_scoring true for one of its audience (acme, beta): no text is scored"},
       // Shadow routing.
       {"traffic_salt: t1", "shadow: {routers: [mlp, mpl]}\n  traffic_salt: t1",
        "experiments.shadow.routers[1]: got 'mpl', want one of linear, mlp, hash"},
@@ -295,6 +298,27 @@ TEST(ExperimentsConfig, NamesPathValueAndWhatIsWanted) {
     SCOPED_TRACE(to.empty() ? "without " + from : to);
     EXPECT_THAT(ViolationsWith(from, to), ElementsAre(StartsWith(violation)));
   }
+}
+
+TEST(ExperimentsConfig, APairedMeasureThatNobodyMayTakeIsRefusedOrWarnedOf) {
+  for (const std::string field : {"share", "max_cost"}) {
+    EXPECT_THAT(
+        ViolationsWith("traffic_salt: t1",
+                       "traffic_salt: t1\n  paired_scoring: {" + field + ": 0}"),
+        ElementsAre("experiments.list[0].primary.metric: got 'paired_logprob', want another "
+                    "measure, or experiments.paired_scoring." +
+                        field + " above 0: no text is scored, so nothing would ever be decided",
+                    StartsWith("experiments.list[0].guardrails[1].metric: got 'paired_logprob'")));
+  }
+  EXPECT_THAT(PairedScoringWarnings(*Parse(kValid)), ElementsAre());
+  // A tenant may opt in later; that nothing is measured until then is said.
+  const auto waits = Parse(absl::StrReplaceAll(
+      kValid, {{", paired_scoring: true", ""}, {"- {metric: paired_logprob, min: -0.05}", ""}}));
+  ASSERT_TRUE(waits.ok()) << waits.status();
+  EXPECT_THAT(PairedScoringWarnings(*waits),
+              ElementsAre("experiments.list[0].primary.metric: paired_logprob is not measured "
+                          "without tenants[].paired_scoring true for one of its audience (acme, "
+                          "beta): until then no text is scored and nothing is decided"));
 }
 
 TEST(ExperimentsConfig, ReportsAllViolationsAtOnce) {
