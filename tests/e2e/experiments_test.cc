@@ -9,10 +9,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "clients/cpp/cli/http_get.h"
 #include "clients/cpp/cli/metrics_page.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 #include "tests/e2e/damaged_router.h"
 #include "tests/e2e/server_process.h"
 #include "tests/support/temporary_folder.h"
@@ -103,6 +106,7 @@ TEST_F(ExperimentsE2eTest, AGuardrailHaltsACollapsedRouterUnderLoadAndItStaysHal
     EXPECT_EQ(Halted(server, "new"), 0);
 
     const std::string report = state_.path() + "/bench.json";
+    const absl::Time begin = absl::Now();
     const ProgramResult bench =
         RunProgram("penstock-bench",
                    {"--server", server.grpc(), "--concurrency", "8", "--requests", "300",
@@ -126,6 +130,22 @@ TEST_F(ExperimentsE2eTest, AGuardrailHaltsACollapsedRouterUnderLoadAndItStaysHal
     EXPECT_EQ(halt.value(), 2);
     EXPECT_EQ(halt.bound(), 1);
     EXPECT_THAT(halt.reason(), HasSubstr("idle_experts is 2, at most 1 is allowed, over "));
+    const absl::Time at =
+        absl::FromUnixSeconds(halt.time().seconds()) + absl::Nanoseconds(halt.time().nanos());
+    EXPECT_LE(at - begin, absl::Seconds(10)) << "within the guardrail's window";
+
+    const ProgramResult words =
+        RunProgram("penstock-cli", {"--server", server.grpc(), "report", "trial"});
+    EXPECT_EQ(words.exit_code, 0) << words.output;
+    EXPECT_THAT(absl::StrReplaceAll(words.output, {{"\n", " "}}),
+                HasSubstr("Arm new is HALTED: by guardrail at "));
+    const ProgramResult json =
+        RunProgram("penstock-cli", {"--server", server.grpc(), "report", "trial", "--json"});
+    const nlohmann::json arms = nlohmann::json::parse(json.output).at("arms");
+    ASSERT_EQ(arms.size(), 2u);
+    EXPECT_EQ(arms[0].value("halted", ""), "");
+    EXPECT_THAT(arms[1].at("halted").get<std::string>(),
+                HasSubstr("idle_experts is 2, at most 1 is allowed, over "));
 
     const auto after = Ask(client.get(), unit);
     ASSERT_TRUE(after.ok()) << after.status();
@@ -273,6 +293,23 @@ TEST_F(ExperimentsE2eTest, CheckConfigSaysWhatAReloadChangesAndWhatBeginsAnew) {
   EXPECT_EQ(renamed.exit_code, 0);
   EXPECT_THAT(renamed.output, HasSubstr("experiment trial starts a new revision: what was"));
   EXPECT_EQ(check("unit: request", "unit: thing").exit_code, 1);
+}
+
+TEST_F(ExperimentsE2eTest, AssignExplainsAndRefusesARouterThatTheFileDoesNotName) {
+  const std::string file = state_.path() + "/config.yaml";
+  WriteFile(file, Config("collapsed", kIdle));
+  const auto assign = [&](const std::string& router) {
+    return RunProgram("penstock", {"assign", "--config", file, "--router", router, "--unit", "u"});
+  };
+  const ProgramResult known = assign("collapsed");
+  EXPECT_EQ(known.exit_code, 0) << known.output;
+  EXPECT_THAT(known.output, HasSubstr("router collapsed, reason explicit"));
+  EXPECT_EQ(assign("linear").exit_code, 0) << "the checkpoint's own";
+  const ProgramResult unknown = assign("nope");
+  EXPECT_EQ(unknown.exit_code, 1);
+  EXPECT_THAT(unknown.output, HasSubstr("--router: got 'nope', want one of linear, "));
+  EXPECT_THAT(unknown.output, HasSubstr(", collapsed;"));
+  EXPECT_THAT(unknown.output, HasSubstr("LoadRouter"));
 }
 
 }  // namespace
