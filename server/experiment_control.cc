@@ -87,6 +87,7 @@ void ExperimentControl::Look(const std::vector<RouterExpertStats>& routers) {
 
 void ExperimentControl::HaltBreached(const std::vector<GuardrailBreach>& breaches) {
   std::vector<absl::Status> kept;
+  kept.reserve(breaches.size());
   for (const GuardrailBreach& breach : breaches) {
     kept.push_back(halts_.Halt(breach.experiment, breach.arm,
                                {.source = HaltSource::kGuardrail,
