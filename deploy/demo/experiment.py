@@ -229,6 +229,9 @@ def run(name, options, progress):
                 problems.append("a guardrail halted an arm")
             if treatment["verdict"] != "no_larger_difference":
                 problems.append(f"the verdict is {treatment['verdict']}, want no_larger_difference")
+            interval = treatment["metrics"][0].get("comparison", {})
+            if not interval.get("lower", 1) <= 0 <= interval.get("upper", -1):
+                problems.append(f"the interval of latency leaves out 0: {interval}")
             low = min(metric.get("adjusted_p", 1) for metric in treatment["metrics"])
             if low <= 0.05 or report.get("sample_ratio_alarm"):
                 problems.append(f"a secondary metric has an adjusted p of {low}, or the sample ratio is off")

@@ -209,7 +209,8 @@ std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOption
        "Deng, Knoblich, Lu, KDD 2018, section 2.2"},
       {"relative difference", "Fieller's interval", "Fieller, J. R. Stat. Soc. B 16, 1954"},
       {"sample ratio", "sequential multinomial test on exact first exposures, alarm at 0.001",
-       "Lindon, Malek, NeurIPS 2022, arXiv:2011.03567, eq. of the Bayes factor"},
+       "Lindon, Malek, NeurIPS 2022, arXiv:2011.03567: the Bayes factor of a "
+       "Dirichlet-multinomial"},
       {"secondary metrics", "always-valid p-values, adjusted over metrics and arms",
        "Johari, Koomen, Pekelis, Walsh, Operations Research 70(3), 2022; Holm, Scand. J. Stat. "
        "6(2), 1979"},

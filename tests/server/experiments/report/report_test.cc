@@ -249,8 +249,16 @@ TEST(ReportTest, WhatSeriesDoNotSayIsSaid) {
 }
 
 TEST(ReportTest, EveryMethodNamesItsSource) {
-  for (const Method& method : MakeReport(Empty({"control", "mlp"}), kLatency, {}, {}).methods) {
-    EXPECT_THAT(method.source, ContainsRegex("(19|20)[0-9][0-9]")) << method.what;
+  const Question paired = {
+      .metric = "paired_logprob", .better = Better::kHigher, .min_effect = 0.005};
+  for (const bool of_series : {false, true}) {
+    const auto methods =
+        MakeReport(Empty({"control", "mlp"}), paired, {}, {.of_series = of_series}).methods;
+    EXPECT_EQ(methods.size(), 8u);
+    for (const Method& method : methods) {
+      if (of_series && method.what == "quantiles") continue;  // Prometheus' own
+      EXPECT_THAT(method.source, ContainsRegex("[A-Z][a-z]+.*(19|20)[0-9][0-9]")) << method.what;
+    }
   }
 }
 

@@ -76,6 +76,8 @@ class AaExperiment {
     }
     Look();
     for (const std::string& metric : apart_) ++alarms_.intervals[metric];
+    for (const std::string& metric : measured_) ++alarms_.measured[metric];
+    alarms_.halved += halved_;
     alarms_.verdicts += verdict_;
     alarms_.secondary += secondary_;
     alarms_.sample_ratio += sample_ratio_;
@@ -138,11 +140,13 @@ class AaExperiment {
         MakeReport(*ledger_.Snapshot("aa", "", false),
                    {.metric = "latency", .better = Better::kLower, .min_effect = 1e-6}, {}, {});
     sample_ratio_ |= report.sample_ratio_alarm;
+    halved_ |= report.sample_rate < 1;
     const ArmReport& treatment = report.arms.back();
     verdict_ |= treatment.verdict == Verdict::kBetter || treatment.verdict == Verdict::kWorse;
     for (const MetricReport& metric : treatment.metrics) {
       if (!metric.comparison) continue;
       judged_ |= metric.primary;
+      measured_.insert(metric.metric);
       if (!metric.comparison->interval.Contains(0)) apart_.insert(metric.metric);
       secondary_ |= metric.adjusted_p && *metric.adjusted_p <= 0.05;
     }
@@ -157,7 +161,8 @@ class AaExperiment {
   Ledger ledger_;
   std::vector<User> users_;
   std::vector<std::vector<int>> due_;  // [minute % (2 kWindow)]: users with a request then
-  std::set<std::string> apart_;
+  std::set<std::string> apart_, measured_;
+  bool halved_ = false;
   bool verdict_ = false, secondary_ = false, sample_ratio_ = false, judged_ = false;
 };
 

@@ -22,7 +22,9 @@ struct LedgerAlarms {
   int verdicts = 0;                      // … called the treatment better or worse
   int secondary = 0;                     // … had any secondary metric with adjusted p ≤ 0.05
   int sample_ratio = 0;                  // … withheld the verdict
-  int judged = 0;                        // the primary metric had an interval at the end
+  int judged = 0;                        // … had an interval of the primary metric
+  std::map<std::string, int> measured;   // … had a metric's interval
+  int halved = 0;                        // the subsample was less than all units at the end
   std::int64_t requests = 0;             // in all experiments together
 };
 
