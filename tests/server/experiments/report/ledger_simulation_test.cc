@@ -39,7 +39,7 @@ TEST(LedgerSimulationTest, ReturningUsersAndPeeksRaiseNoFalseAlarms) {
 
 TEST(LedgerSimulationTest, NorDoesASubsampleThatHalvesOnTheWay) {
   const LedgerAlarms alarms =
-      SimulateLedger({.seed = 6, .experiments = kExperiments, .units = 1200, .max_units = 500});
+      SimulateLedger({.seed = 6, .experiments = kExperiments, .units = 2400, .max_units = 1500});
   ExpectFewAlarms(alarms);
   EXPECT_EQ(alarms.halved, kExperiments);
 }
