@@ -27,6 +27,10 @@ constexpr const char* kMetrics[] = {"paired_logprob", "ttft",           "inter_t
                                     "token_entropy",  "load_entropy",   "imbalance",
                                     "idle_experts",   "router_gpu_time"};
 
+// Those of the routers, not of requests: known by slice of time.
+constexpr const char* kRouterMetrics[] = {"token_entropy", "load_entropy", "imbalance",
+                                          "idle_experts", "router_gpu_time"};
+
 enum class Bound { kMax, kMin };
 
 // What a guardrail can bound, and from which side; `least`: the lowest bound that can be kept.
@@ -181,6 +185,12 @@ class ExperimentChecker {
                        outcomes.empty()
                            ? ", which is empty"
                            : absl::StrCat(": ", absl::StrJoin(experiment.outcomes(), ", "))));
+    } else if (experiment.mode() == v1::ExperimentConfig::MODE_STICKY &&
+               std::find(std::begin(kRouterMetrics), std::end(kRouterMetrics), name) !=
+                   std::end(kRouterMetrics)) {
+      violations_.Add(PathOf("primary.metric"), QuoteValue(metric),
+                      "a measure of requests, such as latency, or mode switchback: steps are "
+                      "shared, and only a slice of time has one router");
     }
   }
 

@@ -225,6 +225,9 @@ const std::vector<BadExperiment>& BadExperiments() {
        "experiments.list[0].primary.metric: got 'logprob', want another measure"},
       {"metric: paired_logprob, better", "metric: speed, better",
        "experiments.list[0].primary.metric: got 'speed', want one of paired_logprob, ttft"},
+      {"metric: paired_logprob, better", "metric: token_entropy, better",
+       "experiments.list[0].primary.metric: got 'token_entropy', want a measure of requests, such "
+       "as latency, or mode switchback"},
       {"better: higher", "better: more",
        "experiments.list[0].primary.better: got 'more', want one of higher, lower"},
       {"metric: paired_logprob, better", "better",
