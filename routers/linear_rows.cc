@@ -38,7 +38,7 @@ Element ElementOf(at::ScalarType dtype) {
 at::Tensor FixedOrder(const at::Tensor& x, const at::Tensor& weight) {
   const at::Tensor dense = x.stride(1) == 1 ? x : x.contiguous();
   const at::Tensor rows_of_weight = weight.contiguous();
-  const at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options().requires_grad(false));
+  at::Tensor y = at::empty({x.size(0), weight.size(0)}, x.options().requires_grad(false));
   const Element element = ElementOf(x.scalar_type());
   const std::int64_t size = static_cast<std::int64_t>(SizeOf(element));
   const MatMulArgs all{.element = element,

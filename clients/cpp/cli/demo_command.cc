@@ -145,7 +145,7 @@ absl::Status RunDemo(const DemoFlags& flags, const std::string& prompt,
   terminal.out << std::endl;
   std::vector<Answer> answers = MakeAnswers(flags, prompt, routers, model->has_chat_template());
   const auto view = MakeAnswerView(terminal, answers, 1);
-  const absl::Status status = StreamAnswers(**client, invocation.call_options(), answers, *view);
+  absl::Status status = StreamAnswers(**client, invocation.call_options(), answers, *view);
   if (!status.ok()) return status;
 
   const auto after = FetchSettledPage(flags.ops, *before, answers);
@@ -153,6 +153,7 @@ absl::Status RunDemo(const DemoFlags& flags, const std::string& prompt,
   const auto experts = FetchPage(flags.ops, "/metrics/experts");
   if (!experts.ok()) return experts.status();
   std::vector<RouterFigures> figures;
+  figures.reserve(routers.size());
   for (const std::string& router : routers) {
     figures.push_back(ReadRouterFigures(*before, *after, router));
   }

@@ -67,7 +67,7 @@ absl::Status RunGenerate(const GenerateFlags& flags, const std::string& prompt,
   const CallOptions call = invocation.call_options();
   if (invocation.json) {
     SilentView view;
-    const absl::Status status = StreamAnswers(**client, call, answers, view);
+    absl::Status status = StreamAnswers(**client, call, answers, view);
     for (const Answer& answer : answers) {
       invocation.terminal.out << (answer.status.ok() ? ToJson(answer.response)
                                                      : ErrorToJson(answer.status, answer.label))

@@ -63,7 +63,7 @@ absl::Status LoadRouter(const v1::LoadRouterRequest& request, const Invocation& 
 absl::Status UnloadRouter(const std::string& name, const Invocation& invocation) {
   auto client = invocation.Connect();
   if (!client.ok()) return client.status();
-  const absl::Status status = (*client)->UnloadRouter(name, invocation.call_options());
+  absl::Status status = (*client)->UnloadRouter(name, invocation.call_options());
   if (status.ok() && !invocation.json) {
     invocation.terminal.out << "unloaded " << name << std::endl;
   }
