@@ -111,6 +111,17 @@ void ExperimentControl::HaltBreached(const std::vector<GuardrailBreach>& breache
   }
 }
 
+std::vector<RunningAnalysis> ExperimentControl::Running() const {
+  std::map<std::string, std::string> revisions = frontend_->ExperimentRevisions();
+  std::vector<RunningAnalysis> running;
+  for (const Experiment& experiment : frontend_->policy()->experiments) {
+    const auto revision = revisions.find(experiment.name);
+    if (revision == revisions.end()) continue;  // a reload came in between
+    running.push_back({experiment.name, revision->second, experiment.period});
+  }
+  return running;
+}
+
 std::vector<NamedHalt> ExperimentControl::OwnHalts() const {
   std::vector<std::string> experiments;
   {
@@ -128,21 +139,13 @@ std::vector<NamedHalt> ExperimentControl::OwnHalts() const {
 }
 
 void ExperimentControl::TakeOver(const std::string& peer, const NamedHalt& halt) {
-  const std::map<std::string, ArmHalt> before = halts_.HaltsOf(halt.experiment);
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (taken_over_.contains({halt.experiment, halt.arm, halt.halt.time})) return;
-  }
   ArmHalt taken = halt.halt;
   taken.source = HaltSource::kPeer;
   taken.reason = absl::StrCat("on ", peer, ": ", halt.halt.reason);
-  const absl::Status kept = halts_.Halt(halt.experiment, halt.arm, std::move(taken));
-  if (absl::IsNotFound(kept)) return;  // its file may be ahead of this one's
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    taken_over_.insert({halt.experiment, halt.arm, halt.halt.time});
-  }
-  if (before.contains(halt.arm)) return;
+  bool halted = false;
+  const absl::Status kept = halts_.TakeOver(halt.experiment, halt.arm, std::move(taken), &halted);
+  // Where there is no such arm the peer's file may be ahead of this one's.
+  if (!halted) return;
   options_.apply();
   Log(LogLevel::kWarning, "halt of a peer taken over",
       {{"peer", peer},

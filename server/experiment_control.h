@@ -4,9 +4,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
-#include <set>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "penstock/v1/config.pb.h"
@@ -16,6 +14,7 @@
 #include "server/experiments/guardrails/arm_halts.h"
 #include "server/experiments/guardrails/guardrails.h"
 #include "server/experiments/guardrails/halts_page.h"
+#include "server/experiments/ledger/ledger.h"
 #include "server/experiments/paired_text.h"
 #include "server/rpc/experiment_operations.h"
 #include "server/telemetry/expert_ledger.h"
@@ -48,11 +47,14 @@ class ExperimentControl final : public ExperimentOperations {
     return halts_.HaltsOf(experiment);
   }
 
+  // What new requests are assigned by. After Serve.
+  std::vector<RunningAnalysis> Running() const;
+
   // Those of this replica's own guardrails and operators, for others to take over: what was taken
   // over from one is not passed on to the next.
   std::vector<NamedHalt> OwnHalts() const;
-  // Another replica's halt. Taken over once: an operator who resumes the arm here has the last word
-  // on it. Ignored where there is no such arm.
+  // Another replica's halt. Taken over once, restarts included: an operator who resumes the arm
+  // here has the last word on it. Ignored where there is no such arm.
   void TakeOver(const std::string& peer, const NamedHalt& halt);
 
   void OnRequestEnded(const RequestOutcome& outcome);
@@ -82,8 +84,6 @@ class ExperimentControl final : public ExperimentOperations {
   Guardrails guardrails_;
   std::map<std::string, std::string> revisions_;  // of the look before
   std::vector<ExperimentSeries> shown_;
-  // Of peers, by experiment, arm and time.
-  std::set<std::tuple<std::string, std::string, absl::Time>> taken_over_;
 };
 
 }  // namespace penstock

@@ -1,6 +1,7 @@
 #include "server/experiment_desk.h"
 
 #include <algorithm>
+#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,14 @@
 #include "server/policy_of_config.h"
 
 namespace penstock {
+namespace {
+
+std::string RandomInstance() {
+  std::random_device random;
+  return absl::StrCat(absl::Hex(random(), absl::kZeroPad8), absl::Hex(random(), absl::kZeroPad8));
+}
+
+}  // namespace
 
 std::vector<AnalysisPlan> PlansOf(const v1::ServerConfig& config) {
   std::vector<AnalysisPlan> plans;
@@ -98,7 +107,10 @@ absl::StatusOr<std::unique_ptr<ExperimentDesk>> ExperimentDesk::Create(Options o
 }
 
 ExperimentDesk::ExperimentDesk(Options options, std::unique_ptr<ExposureLog> log)
-    : options_(std::move(options)), log_(std::move(log)), ledger_({.clock = options_.clock}) {}
+    : options_(std::move(options)),
+      instance_(RandomInstance()),
+      log_(std::move(log)),
+      ledger_({.clock = options_.clock}) {}
 
 void ExperimentDesk::SetConfig(const v1::ServerConfig& config) {
   {
@@ -183,6 +195,7 @@ absl::StatusOr<AskedSnapshot> ExperimentDesk::Snapshot(const std::string& experi
                                                        const std::string& revision,
                                                        bool with_units) const {
   AskedSnapshot asked;
+  asked.instance = instance_;
   PENSTOCK_ASSIGN_OR_RETURN(asked.snapshot, ledger_.Snapshot(experiment, revision, with_units));
   std::function<std::vector<HaltedArm>(const std::string&)> halts;
   {

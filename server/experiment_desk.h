@@ -44,6 +44,8 @@ class ExperimentDesk {
   void OnRequestEnded(const RequestOutcome& outcome, bool text);
   // A text that was scored, or dropped: then without arms.
   void OnText(const PairedText& text);
+  // What requests are assigned by now: reports are of this from now on.
+  void OnRunning(const std::vector<RunningAnalysis>& running) { ledger_.OpenBooks(running); }
   // What routers did since the look before. One thread.
   void Look(const std::vector<RouterExpertStats>& routers);
 
@@ -59,6 +61,7 @@ class ExperimentDesk {
                                          bool with_units) const;
 
   const Options options_;
+  const std::string instance_;              // AskedSnapshot's
   const std::unique_ptr<ExposureLog> log_;  // null: none
   Ledger ledger_;
 

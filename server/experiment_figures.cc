@@ -52,6 +52,9 @@ ExperimentFigures FiguresOf(const LedgerSnapshot& snapshot, double sample_ratio_
   figures.sample_ratio_p_value = sample_ratio_p_value;
   figures.since = snapshot.since;
   figures.period = snapshot.period;
+  figures.windows = {{"unit", absl::ToDoubleSeconds(snapshot.windows.unit)},
+                     {"outcome", absl::ToDoubleSeconds(snapshot.windows.outcome)},
+                     {"burn_in", absl::ToDoubleSeconds(snapshot.windows.burn_in)}};
   figures.measured = std::ldexp(1.0, -snapshot.sample_level);
   // A request is on one replica, whatever else is.
   if (snapshot.unit != UnitKind::kRequest) figures.unit_sample = snapshot.unit_sample.smallest();

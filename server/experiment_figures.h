@@ -27,7 +27,7 @@ inline constexpr char kPromptTokens[] = "prompt_tokens", kCancelled[] = "cancell
 
 // What the samples of all replicas add up to, for `experiment` as it is configured; `revision`
 // empty: the only one there is. A replica is a value of the label `instance`. FAILED_PRECONDITION:
-// several revisions, which are listed; NOT_FOUND: no sample of it.
+// several revisions, or windows that differ, which are listed; NOT_FOUND: no sample of it.
 absl::StatusOr<LedgerSnapshot> GatherFigures(const std::vector<ExperimentSample>& samples,
                                              const Experiment& experiment,
                                              const std::vector<std::string>& outcomes,

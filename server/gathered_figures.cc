@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/base/error.h"
+#include "server/base/status_macros.h"
 #include "server/experiment_figures.h"
 #include "server/telemetry/metrics.h"
 
@@ -139,6 +140,31 @@ absl::StatusOr<std::string> RevisionOf(const std::vector<ExperimentSample>& samp
   return *revisions.begin();
 }
 
+// What was measured by one rule is not added to what was measured by another.
+absl::Status CheckWindows(const std::vector<ExperimentSample>& samples,
+                          const std::string& revision) {
+  std::map<std::string, std::map<double, std::string>> windows;  // seconds, and where
+  for (const ExperimentSample& sample : samples) {
+    if (sample.name != metrics::kMeasuringWindow.name) continue;
+    if (Sums::LabelOf(sample, "revision") != revision) continue;
+    windows[Sums::LabelOf(sample, "window")].emplace(sample.value,
+                                                     Sums::LabelOf(sample, "instance"));
+  }
+  for (const auto& [window, values] : windows) {
+    if (values.size() < 2) continue;
+    const std::string field = window == "burn_in" ? window : window + "_window";
+    return MakeError(absl::StatusCode::kFailedPrecondition,
+                     absl::StrCat("the replicas measure with several values of ", field, ": ",
+                                  absl::StrJoin(values, ", ",
+                                                [](std::string* out, const auto& value) {
+                                                  absl::StrAppend(out, value.first, " s on ",
+                                                                  value.second);
+                                                })),
+                     {.reason = "REPLICAS_DIFFER", .field = field, .retry_after = {}});
+  }
+  return absl::OkStatus();
+}
+
 void AddTotals(const Sums& sums, ArmSnapshot* arm) {
   const auto of = [&](std::string_view quantity) {
     return sums.Of(arm->name, std::string(quantity), metrics::kTraffic);
@@ -159,19 +185,23 @@ void AddTotals(const Sums& sums, ArmSnapshot* arm) {
 void SetAnalysis(const std::vector<ExperimentSample>& samples, const std::string& revision,
                  LedgerSnapshot* snapshot) {
   snapshot->since = absl::InfiniteFuture();
+  std::set<std::int64_t> periods;
   for (const ExperimentSample& sample : samples) {
     if (Sums::LabelOf(sample, "revision") != revision) continue;
     if (sample.name == metrics::kAnalysisStart.name) {
       snapshot->since =
           std::min(snapshot->since, absl::FromUnixMillis(std::llround(1000 * sample.value)));
     } else if (sample.name == metrics::kAnalysisPeriod.name) {
-      snapshot->period = std::max<std::int64_t>(snapshot->period, std::llround(sample.value));
+      periods.insert(std::llround(sample.value));
     } else if (sample.name == metrics::kUnitsMeasured.name && sample.value > 0) {
       snapshot->sample_level =
           std::max(snapshot->sample_level, static_cast<int>(std::lround(-std::log2(sample.value))));
     }
   }
   if (snapshot->since == absl::InfiniteFuture()) snapshot->since = absl::UnixEpoch();
+  if (periods.empty()) return;
+  snapshot->earliest_period = *periods.begin();
+  snapshot->period = *periods.rbegin();
 }
 
 }  // namespace
@@ -182,6 +212,7 @@ absl::StatusOr<LedgerSnapshot> GatherFigures(const std::vector<ExperimentSample>
                                              const std::string& revision) {
   const absl::StatusOr<std::string> chosen = RevisionOf(samples, experiment.name, revision);
   if (!chosen.ok()) return chosen.status();
+  PENSTOCK_RETURN_IF_ERROR(CheckWindows(samples, *chosen));
   const Sums sums(samples, *chosen);
   LedgerSnapshot snapshot;
   snapshot.experiment = experiment.name;

@@ -45,6 +45,10 @@ void LiveExperiments::MakeScorer(Engine* engine, RouterSet* routers) {
 
 void LiveExperiments::Start(Frontend* frontend, const RouterSet* routers) {
   control_.Serve(frontend, routers);
+  {
+    std::lock_guard<std::mutex> lock(serving_mutex_);
+    serving_ = true;
+  }
   thread_ = std::thread([this] { Loop(); });
 }
 
@@ -58,6 +62,13 @@ void LiveExperiments::Stop() {
     changed_.notify_one();
   }
   if (thread_.joinable()) thread_.join();
+  std::lock_guard<std::mutex> lock(serving_mutex_);
+  serving_ = false;
+}
+
+void LiveExperiments::OpenBooks() {
+  std::lock_guard<std::mutex> lock(serving_mutex_);
+  if (serving_) desk_->OnRunning(control_.Running());
 }
 
 void LiveExperiments::Configure(const v1::ServerConfig& config, Policy* policy) {
@@ -95,6 +106,7 @@ void LiveExperiments::Loop() {
       look_now_ = false;
     }
     DeliverTexts();
+    OpenBooks();
     const std::vector<RouterExpertStats> routers = options_.expert_stats();
     desk_->Look(routers);
     control_.Look(routers);
@@ -139,6 +151,7 @@ ExperimentSource LiveExperiments::source() {
                                                                   const std::string& revision,
                                                                   bool with_units) {
     DeliverTexts();
+    OpenBooks();
     return snapshot(experiment, revision, with_units);
   };
   return source;
@@ -146,6 +159,7 @@ ExperimentSource LiveExperiments::source() {
 
 std::vector<ExperimentFigures> LiveExperiments::Figures() {
   DeliverTexts();
+  OpenBooks();
   return desk_->Figures();
 }
 

@@ -76,6 +76,8 @@ class LiveExperiments final : public ExperimentObserver, public PairedObserver {
   LiveExperiments(Options options, std::unique_ptr<ExperimentDesk> desk);
   void Loop();
   void Wake();
+  // Reports are of what requests are assigned by now. Nothing before Start and after Stop.
+  void OpenBooks();
   // Hands on the texts that came since the call before: afterwards they are in reports.
   void DeliverTexts();
 
@@ -84,6 +86,9 @@ class LiveExperiments final : public ExperimentObserver, public PairedObserver {
   ExperimentControl control_;
   std::unique_ptr<PairedScorer> scorer_;  // set before requests come
   PeerHalts peers_;
+
+  std::mutex serving_mutex_;
+  bool serving_ = false;  // the frontend may be asked; guarded by serving_mutex_
 
   std::mutex delivery_mutex_;  // one delivers at a time; taken before texts_mutex_
   std::mutex texts_mutex_;

@@ -34,7 +34,7 @@ std::string SamplesPath(const std::string& experiment) {
   return absl::StrCat(
       "/api/v1/query?query=",
       PercentEncoded(absl::StrCat(
-          R"q({__name__=~"penstock_experiment_(analysis_.+|arm_halted|duration_seconds_bucket|first_exposures|metric_.+|traffic|uni.+)",)q",
+          R"q({__name__=~"penstock_experiment_(analysis_.+|arm_halted|duration_seconds_bucket|first_exposures|metric_.+|traffic|uni.+|window_seconds)",)q",
           R"q(experiment=")q", experiment, R"q("})q")));
 }
 

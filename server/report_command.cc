@@ -2,7 +2,6 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,6 +20,7 @@
 #include "server/config/config.h"
 #include "server/experiment_desk.h"
 #include "server/experiment_figures.h"
+#include "server/merged_replicas.h"
 #include "server/prometheus_query.h"
 
 namespace penstock {
@@ -52,23 +52,16 @@ absl::StatusOr<AskedSnapshot> FetchSnapshot(const std::string& server, const Rep
 }
 
 absl::StatusOr<ExperimentReport> OfServers(const ReportFlags& flags) {
-  std::optional<AskedSnapshot> all;
+  MergedReplicas replicas;
   for (const std::string& server : flags.servers) {
     absl::StatusOr<AskedSnapshot> one = FetchSnapshot(server, flags);
     if (!one.ok()) {
       return absl::Status(one.status().code(), absl::StrCat(server, ": ", one.status().message()));
     }
-    if (!all) {
-      all = *std::move(one);
-      continue;
-    }
-    PENSTOCK_ASSIGN_OR_RETURN(all->snapshot, Merge(all->snapshot, one->snapshot));
-    for (HaltedArm& halt : one->halted) {
-      halt.why += absl::StrCat(" (on ", server, ")");
-      all->halted.push_back(std::move(halt));
-    }
+    PENSTOCK_RETURN_IF_ERROR(replicas.Add(server, *std::move(one)));
   }
-  return MakeReport(all->snapshot, all->question, all->halted, {});
+  PENSTOCK_ASSIGN_OR_RETURN(const AskedSnapshot all, replicas.Finish());
+  return MakeReport(all.snapshot, all.question, all.halted, {});
 }
 
 absl::StatusOr<ExperimentReport> OfPrometheus(const ReportFlags& flags) {

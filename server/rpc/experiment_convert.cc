@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/config/duration.h"
+
 namespace penstock {
 namespace {
 
@@ -145,6 +147,10 @@ v1::ExperimentSnapshot HeaderOf(const AskedSnapshot& asked) {
   }
   for (const ArmSnapshot& arm : snapshot.arms) *out.add_arms() = ToProto(arm, asked.halted);
   SetQuestion(asked.question, out.mutable_primary());
+  *out.mutable_unit_window() = penstock::ToProto(snapshot.windows.unit);
+  *out.mutable_outcome_window() = penstock::ToProto(snapshot.windows.outcome);
+  *out.mutable_burn_in() = penstock::ToProto(snapshot.windows.burn_in);
+  out.set_instance(asked.instance);
   return out;
 }
 

@@ -17,6 +17,7 @@ struct AskedSnapshot {
   LedgerSnapshot snapshot;
   Question question;
   std::vector<HaltedArm> halted;
+  std::string instance;  // of the server's process: the same twice is one server asked twice
 };
 
 // Where the services' answers about experiments come from. Thread-safe; any may be empty.

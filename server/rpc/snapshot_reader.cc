@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/base/error.h"
 #include "server/base/status_macros.h"
+#include "server/config/duration.h"
 #include "server/rpc/experiment_convert.h"
 
 namespace penstock {
@@ -131,7 +132,7 @@ absl::StatusOr<AskedSnapshot> ReadHeader(const v1::ExperimentSnapshot& header) {
                  [](std::size_t i) { return Name(static_cast<Quantity>(i)); }));
   snapshot.experiment = header.experiment();
   snapshot.revision = header.revision();
-  snapshot.period = header.period();
+  snapshot.period = snapshot.earliest_period = header.period();
   PENSTOCK_ASSIGN_OR_RETURN(snapshot.unit, ReadUnitKind(header.unit()));
   snapshot.switchback = header.switchback();
   snapshot.control = header.control();
@@ -142,6 +143,14 @@ absl::StatusOr<AskedSnapshot> ReadHeader(const v1::ExperimentSnapshot& header) {
   if (snapshot.sample_level < 0 || snapshot.sample_level > kMaxLevel) {
     return Bad("sample_level", absl::StrCat(snapshot.sample_level), "0 to 63");
   }
+  if (!header.has_unit_window() || !header.has_outcome_window() || !header.has_burn_in()) {
+    return Bad("unit_window", "not all of unit_window, outcome_window and burn_in",
+               "each: a server of this version");
+  }
+  snapshot.windows = {.unit = ToDuration(header.unit_window()),
+                      .outcome = ToDuration(header.outcome_window()),
+                      .burn_in = ToDuration(header.burn_in())};
+  asked.instance = header.instance();
   if (header.arms_size() > kMaxArms) {
     return Bad("arms", absl::StrCat(header.arms_size(), " arms"),
                absl::StrCat("at most ", kMaxArms));

@@ -124,10 +124,15 @@ struct ExperimentFigures {
     double sum = 0;  // seconds
   };
   std::string experiment, revision;
+  struct Window {
+    std::string name;  // "unit", "outcome", "burn_in"
+    double seconds = 0;
+  };
   absl::Time since;         // this period of the analysis
   std::int64_t period = 1;  // of the analysis
   double measured = 1;      // of the units, the share whose sums are kept
   double sample_ratio_p_value = 1;
+  std::vector<Window> windows;
   std::vector<Exposures> first_exposures;
   std::vector<Sums> sums;
   std::vector<Traffic> traffic;

@@ -152,6 +152,9 @@ inline constexpr Metric kAnalysisStart{"penstock_experiment_analysis_start_time_
 inline constexpr Metric kAnalysisPeriod{
     "penstock_experiment_analysis_period", kGauge,
     "Period of analysis: another one begins when a halt is taken back."};
+inline constexpr Metric kMeasuringWindow{
+    "penstock_experiment_window_seconds", kGauge,
+    "By what rule units are measured: sums of replicas where it differs do not add up."};
 inline constexpr Metric kUnitsMeasured{"penstock_experiment_units_measured_ratio", kGauge,
                                        "Share of the units whose sums are kept."};
 

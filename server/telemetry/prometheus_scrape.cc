@@ -201,6 +201,9 @@ void AddExperimentTraffic(const ExperimentFigures& figures, const MetricLabels& 
     all.emplace_back(name, value);
     return all;
   };
+  for (const ExperimentFigures::Window& window : figures.windows) {
+    exposition->Add(metrics::kMeasuringWindow, with("window", window.name, whole), window.seconds);
+  }
   for (const ExperimentFigures::Traffic& traffic : figures.traffic) {
     exposition->Add(metrics::kTraffic,
                     with("quantity", traffic.quantity, with("arm", traffic.arm, whole)),

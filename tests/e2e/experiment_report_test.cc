@@ -63,8 +63,38 @@ const Json& MetricOf(const Json& report, const std::string& arm, const std::stri
   return none;
 }
 
+std::int64_t UnitsOf(const Json& report, const std::string& arm, const std::string& metric) {
+  return std::stoll(MetricOf(report, arm, metric).value("units", "0"));
+}
+
 std::int64_t Units(const Json& report, const std::string& arm) {
-  return std::stoll(MetricOf(report, arm, "requests").at("units").get<std::string>());
+  return UnitsOf(report, arm, "requests");
+}
+
+// Values, and intervals of b, of each of `metrics`, which both reports have.
+void ExpectAgree(const Json& merged, const Json& gathered,
+                 const std::vector<std::string>& metrics) {
+  for (const std::string& metric : metrics) {
+    for (const std::string arm : {"a", "b"}) {
+      // Every text was scored under b and under control: there is one column of differences.
+      if (arm == "a" && metric == "paired_logprob") continue;
+      SCOPED_TRACE(absl::StrCat(metric, " of ", arm));
+      const Json &want = MetricOf(merged, arm, metric), &got = MetricOf(gathered, arm, metric);
+      EXPECT_EQ(got.at("units"), want.at("units"));
+      ASSERT_TRUE(want.contains("value") && got.contains("value")) << want << got;
+      const double value = want.at("value");
+      EXPECT_NEAR(got.at("value").get<double>(), value, 1e-6 * std::abs(value));
+      if (arm == "a") continue;
+      ASSERT_TRUE(want.contains("comparison") && got.contains("comparison")) << want << got;
+      const double width = want.at("comparison").at("upper").get<double>() -
+                           want.at("comparison").at("lower").get<double>();
+      EXPECT_GT(width, 0);
+      for (const std::string bound : {"lower", "upper"}) {
+        EXPECT_NEAR(got.at("comparison").at(bound).get<double>(),
+                    want.at("comparison").at(bound).get<double>(), 1e-4 * width);
+      }
+    }
+  }
 }
 
 TEST(ExperimentReportTest, AnAaRunSaysNoDifference) {
@@ -163,26 +193,8 @@ TEST(ExperimentReportTest, ServersMergedAndPrometheusAgree) {
       break;
     }
   }
-  for (const std::string arm : {"a", "b"}) {
-    for (const std::string metric : {"latency", "ttft", "logprob", "repetition", "tokens"}) {
-      SCOPED_TRACE(absl::StrCat(metric, " of ", arm));
-      const Json &want = MetricOf(merged, arm, metric), &got = MetricOf(gathered, arm, metric);
-      EXPECT_EQ(got.at("units"), want.at("units"));
-      ASSERT_EQ(got.contains("value"), want.contains("value"));
-      if (!want.contains("value")) continue;
-      const double value = want.at("value");
-      EXPECT_NEAR(got.at("value").get<double>(), value, 1e-6 * std::abs(value));
-      ASSERT_EQ(got.contains("comparison") && !got.at("comparison").is_null(),
-                want.contains("comparison") && !want.at("comparison").is_null());
-      if (arm == "a" || !want.contains("comparison")) continue;
-      const double width = want.at("comparison").at("upper").get<double>() -
-                           want.at("comparison").at("lower").get<double>();
-      for (const std::string bound : {"lower", "upper"}) {
-        EXPECT_NEAR(got.at("comparison").at(bound).get<double>(),
-                    want.at("comparison").at(bound).get<double>(), 1e-4 * width);
-      }
-    }
-  }
+  ExpectAgree(merged, gathered,
+              {"latency", "ttft", "inter_token_latency", "logprob", "repetition", "tokens"});
   EXPECT_NEAR(gathered.at("sample_ratio_p_value").get<double>(),
               merged.at("sample_ratio_p_value").get<double>(), 1e-9);
   for (int arm = 0; arm < 2; ++arm) {
@@ -210,6 +222,123 @@ TEST(ExperimentReportTest, ServersMergedAndPrometheusAgree) {
   EXPECT_THAT(gathered.at("warnings").dump(), HasSubstr("quantiles are interpolated"));
   EXPECT_THAT(gathered.at("warnings").dump(), Not(HasSubstr("split")))
       << "a request is on one replica";
+}
+
+// Sessions that stay on their server: intervals of users come from Prometheus too.
+TEST(ExperimentReportTest, UsersWhoStayAgreeByPrometheusWithTextsAndOutcomes) {
+  const std::string config = TinyModel::Get().Config(R"(
+tenants: [{name: default, paired_scoring: true}]
+experiments:
+  traffic_salt: t
+  paired_scoring: {share: 100%, max_cost: 100%, max_waiting: 4096}
+  list:
+    - name: aa
+      audience: {tenants: [default]}
+      unit: user
+      unit_window: 1s
+      exposure: 100%
+      arms: [{name: a, router: linear, share: 5000}, {name: b, router: mlp, share: 5000}]
+      control: a
+      primary: {metric: paired_logprob, better: higher, min_effect: 0.005}
+      outcomes: [click]
+      outcome_window: 1s
+)");
+  constexpr int kUsers = 100;  // of each: enough that no arm has fewer than 30 effective ones
+  ServerProcess first(config), second(config);
+  int user = 0;
+  for (const ServerProcess* server : {&first, &second}) {
+    const auto client = server->Connect();
+    for (int i = 0; i < kUsers; ++i, ++user) {
+      v1::GenerateRequest request;
+      request.mutable_unit()->set_user(absl::StrCat("user-", user));
+      request.set_text(absl::StrCat("text of ", user));
+      request.mutable_stopping()->set_max_new_tokens(4 + user % 9);
+      request.mutable_stopping()->set_ignore_eos(true);
+      ASSERT_TRUE(client->Generate(request).ok());
+      if (user % 3 != 0) continue;
+      v1::ReportOutcomeRequest outcome;
+      outcome.mutable_unit()->set_user(request.unit().user());
+      outcome.set_name("click");
+      outcome.set_value(1 + user % 2);
+      ASSERT_TRUE(client->ReportOutcome(outcome).ok());
+    }
+  }
+  const auto entered = [](const Json& report) {
+    return Units(report, "a") + Units(report, "b") == 2 * kUsers &&
+           UnitsOf(report, "b", "paired_logprob") == 2 * kUsers &&
+           UnitsOf(report, "a", "outcome.click") + UnitsOf(report, "b", "outcome.click") ==
+               2 * kUsers;
+  };
+  Json merged;
+  do {  // the windows are seconds
+    merged = ReportOf("penstock", {"--server", first.grpc(), "--server", second.grpc()});
+    ASSERT_FALSE(merged.is_discarded());
+  } while (!entered(merged));
+  PrometheusProcess prometheus({first.ops(), second.ops()});
+  Json gathered;
+  for (int tries = 0; tries < 500; ++tries) {
+    const ProgramResult result =
+        RunProgram("penstock", {"report", "aa", "--prometheus", prometheus.url(), "--config",
+                                first.config_file(), "--units-stay", "--json"});
+    gathered = Json::parse(result.output, nullptr, false);
+    if (result.exit_code == 0 && gathered.at("replicas") == 2 && entered(gathered)) break;
+  }
+  ExpectAgree(merged, gathered,
+              {"latency", "ttft", "inter_token_latency", "tokens", "logprob", "paired_logprob",
+               "outcome.click"});
+  for (const std::string arm : {"a", "b"}) {
+    EXPECT_EQ(MetricOf(merged, arm, "error_rate").at("value"), 0);
+    EXPECT_EQ(MetricOf(gathered, arm, "error_rate").at("value"), 0);
+  }
+  EXPECT_EQ(gathered.at("summary"), merged.at("summary"));
+}
+
+TEST(ExperimentReportTest, ReplicasThatAreNotAlikeAreMergedOnlyWhereThatIsRight) {
+  const std::string config = TinyModel::Get().Config(SameArms());
+  ServerProcess first(config), idle(config);
+  SendTraffic(first, 40, "1");
+  const auto merge = [&](const ServerProcess& a, const ServerProcess& b) {
+    return RunProgram("penstock",
+                      {"report", "aa", "--json", "--server", a.grpc(), "--server", b.grpc()});
+  };
+  // One that has had no request yet.
+  const ProgramResult with_idle = merge(first, idle);
+  ASSERT_EQ(with_idle.exit_code, 0) << with_idle.output;
+  const Json report = Json::parse(with_idle.output);
+  EXPECT_EQ(report.at("replicas"), 2);
+  EXPECT_EQ(Units(report, "a") + Units(report, "b"), 40);
+  EXPECT_THAT(report.value("warnings", Json::array()).dump(), Not(HasSubstr("PERIODS")));
+  const ProgramResult twice = merge(first, first);
+  EXPECT_EQ(twice.exit_code, 1);
+  EXPECT_THAT(twice.output, HasSubstr("both are the same server"));
+
+  // Halted on one, then resumed there.
+  const auto operate = [&](const std::string& what) {
+    const ProgramResult done =
+        RunProgram("penstock-cli", {"--server", idle.grpc(), "experiments", what, "aa", "b"});
+    ASSERT_EQ(done.exit_code, 0) << done.output;
+  };
+  operate("halt");
+  EXPECT_THAT(merge(first, idle).output,
+              HasSubstr("on 1 of 2 replicas, on " + idle.grpc() + " by operator"));
+  operate("resume");
+  const Json alone = ReportOf("penstock-cli", {"--server", idle.grpc()});
+  EXPECT_EQ(alone.at("period"), "2") << "before any request";
+  EXPECT_EQ(alone.at("revision"), report.at("revision"));
+  EXPECT_THAT(merge(idle, first).output,
+              HasSubstr("PERIODS ARE MIXED: of 2 replicas some are in period 1 of the analysis, "
+                        "some in period 2"));
+
+  const auto with = [&](const std::string& from, const std::string& to) {
+    return std::vector<std::string>{"--set", "experiments.list[0]." + from + "=" + to};
+  };
+  ServerProcess other_window(config, with("outcome_window", "2h"));
+  EXPECT_THAT(merge(first, other_window).output,
+              AllOf(HasSubstr(first.grpc() + " and " + other_window.grpc()),
+                    HasSubstr("outcome_window is 1h on one server, 2h on another")));
+  ServerProcess other_question(config, with("primary.metric", "ttft"));
+  EXPECT_THAT(merge(other_question, first).output,
+              HasSubstr("primary is ttft, lower is better, min_effect 30 on one server, latency"));
 }
 
 TEST(ExperimentReportTest, UnitsThatBothServersSawAreNoticed) {

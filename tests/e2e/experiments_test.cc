@@ -189,6 +189,7 @@ TEST_F(ExperimentsE2eTest, AReplicaTakesOverWhatItsPeersHalt) {
   ServerProcess first(config);
   const TemporaryFolder elsewhere;
   const std::string state = "state_dir=" + elsewhere.path() + "/state";
+  const std::string resumed = "state_dir=" + elsewhere.path() + "/resumed";
   std::string unit;
   {
     ServerProcess second(
@@ -215,6 +216,33 @@ TEST_F(ExperimentsE2eTest, AReplicaTakesOverWhatItsPeersHalt) {
         << "it is passed on by whose it is alone";
     second.Signal(SIGTERM);
     EXPECT_EQ(second.Wait(), 0);
+  }
+  {
+    // Resumed here: over a restart too, while the peer still shows its halt.
+    const auto again = [&] {
+      return std::make_unique<ServerProcess>(
+          config, std::vector<std::string>{"--peers", first.ops(), "--set",
+                                           "experiments.peers.interval=1s", "--set", resumed});
+    };
+    auto third = again();
+    ASSERT_TRUE(third->WaitForLog("halt of a peer taken over")) << third->log();
+    ASSERT_EQ(RunProgram("penstock-cli",
+                         {"--server", third->grpc(), "experiments", "resume", "trial", "new"})
+                  .exit_code,
+              0);
+    third->Signal(SIGTERM);
+    EXPECT_EQ(third->Wait(), 0);
+    third = again();
+    // The page has both: with this one the other was read.
+    ASSERT_EQ(RunProgram("penstock-cli",
+                         {"--server", first.grpc(), "experiments", "halt", "trial", "control"})
+                  .exit_code,
+              0);
+    ASSERT_TRUE(third->WaitForLog("halt of a peer taken over")) << third->log();
+    const auto list = third->Connect()->ListExperiments();
+    ASSERT_TRUE(list.ok()) << list.status();
+    EXPECT_TRUE(list->experiments(0).arms(0).has_halt());
+    EXPECT_FALSE(list->experiments(0).arms(1).has_halt()) << "an operator resumed it";
   }
   // The peer is gone when it comes back: what was taken over was kept.
   first.Signal(SIGTERM);

@@ -181,6 +181,34 @@ TEST_F(LiveExperimentsTest, AScoredTextIsInTheNextReport) {
   }
 }
 
+TEST_F(LiveExperimentsTest, AReportIsOfTheAnalysisThatRunsBeforeItsFirstRequest) {
+  Make(absl::Hours(1));  // whoever asks is enough
+  const std::string revision = frontend_->ExperimentRevisions().at("trial");
+  EXPECT_EQ(Snapshot().revision, revision);
+  EXPECT_EQ(Snapshot().period, 1);
+  ASSERT_EQ(live_->Figures().size(), 1u);
+  EXPECT_EQ(live_->Figures()[0].revision, revision);
+  Ask("r");
+  v1::HaltArmRequest halt;
+  halt.set_experiment("trial");
+  halt.set_arm("b");
+  ASSERT_TRUE(live_->operations()->HaltArm(halt).ok());
+  v1::ResumeArmRequest resume;
+  resume.set_experiment("trial");
+  resume.set_arm("b");
+  ASSERT_TRUE(live_->operations()->ResumeArm(resume).ok());
+  EXPECT_EQ(Snapshot().period, 2);
+  EXPECT_EQ(Snapshot().revision, revision);
+  EXPECT_TRUE(Snapshot(true).units.empty()) << "of the period before";
+  config_.mutable_experiments()->mutable_list(0)->mutable_arms(0)->set_share(6000);
+  config_.mutable_experiments()->mutable_list(0)->mutable_arms(1)->set_share(4000);
+  Apply();
+  EXPECT_EQ(Snapshot().revision, frontend_->ExperimentRevisions().at("trial"));
+  EXPECT_NE(Snapshot().revision, revision);
+  EXPECT_EQ(Snapshot().arms[0].share, 6000);
+  EXPECT_FALSE(live_->source().snapshot("trial", "", false)->instance.empty());
+}
+
 TEST_F(LiveExperimentsTest, ATextThatIsDroppedHoldsNoUnitBack) {
   Make(absl::Hours(1));
   engine_->Stop();

@@ -11,6 +11,9 @@
 namespace penstock {
 namespace {
 
+// The latest: a peer shows no halt that is older than so many others.
+constexpr std::size_t kMaxTakenOver = 1000;
+
 constexpr char kHaltedByFile[] = "halted: true in the configuration";
 
 absl::Status Unknown(const std::string& field, const std::string& value,
@@ -101,7 +104,24 @@ absl::Status ArmHalts::Halt(const std::string& experiment, const std::string& ar
   std::lock_guard<std::mutex> lock(mutex_);
   PENSTOCK_ASSIGN_OR_RETURN(Entry* const entry, Find(experiment, arm));
   if (!entry->state.halts.emplace(arm, std::move(halt)).second) return absl::OkStatus();
-  absl::Status kept = Keep(experiment, entry->state);
+  return KeepHalted(experiment, arm, entry->state);
+}
+
+absl::Status ArmHalts::TakeOver(const std::string& experiment, const std::string& arm, ArmHalt halt,
+                                bool* halted) {
+  *halted = false;
+  std::lock_guard<std::mutex> lock(mutex_);
+  PENSTOCK_ASSIGN_OR_RETURN(Entry* const entry, Find(experiment, arm));
+  HaltState& state = entry->state;
+  if (!state.taken_over.emplace(halt.time, arm).second) return absl::OkStatus();
+  if (state.taken_over.size() > kMaxTakenOver) state.taken_over.erase(state.taken_over.begin());
+  *halted = state.halts.emplace(arm, std::move(halt)).second;
+  return KeepHalted(experiment, arm, state);
+}
+
+absl::Status ArmHalts::KeepHalted(const std::string& experiment, const std::string& arm,
+                                  const HaltState& state) const {
+  const absl::Status kept = Keep(experiment, state);
   if (kept.ok()) return kept;
   return absl::InternalError(
       absl::StrCat("arm ", arm, " of experiment ", experiment,

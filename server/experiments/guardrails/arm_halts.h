@@ -39,6 +39,13 @@ class ArmHalts {
   // INTERNAL: it is halted, but that could not be written.
   absl::Status Halt(const std::string& experiment, const std::string& arm, ArmHalt halt);
 
+  // A halt of another replica, with its time there: once for each arm and time, however often it
+  // comes and whether or not the process ended in between. Of an arm that is halted already, only
+  // remembered. Sets `*halted` to whether the arm is halted by it now. NOT_FOUND; INTERNAL: as
+  // Halt.
+  absl::Status TakeOver(const std::string& experiment, const std::string& arm, ArmHalt halt,
+                        bool* halted);
+
   // Begins another period. NOT_FOUND; FAILED_PRECONDITION: not halted, or by the configuration;
   // INTERNAL: resumed, but not written.
   absl::Status Resume(const std::string& experiment, const std::string& arm);
@@ -56,6 +63,8 @@ class ArmHalts {
 
   Entry ReadEntry(const Experiment& experiment, std::vector<std::string>* problems) const;
   absl::Status Keep(const std::string& experiment, const HaltState& state) const;
+  absl::Status KeepHalted(const std::string& experiment, const std::string& arm,
+                          const HaltState& state) const;
   absl::StatusOr<Entry*> Find(const std::string& experiment, const std::string& arm);
 
   const Options options_;

@@ -47,8 +47,14 @@ absl::Status SystemError(const std::string& what, int error) {
 std::string Encode(const HaltState& state) {
   Json halts = Json::object();
   for (const auto& [arm, halt] : state.halts) halts[arm] = HaltToJson(halt);
+  Json taken_over = Json::array();
+  for (const auto& [time, arm] : state.taken_over) {
+    taken_over.push_back(Json({{"arm", arm}, {"time_ns", absl::ToUnixNanos(time)}}));
+  }
   const std::string body =
-      Json({{"period", state.period}, {"halts", std::move(halts)}})
+      Json({{"period", state.period},
+            {"halts", std::move(halts)},
+            {"taken_over", std::move(taken_over)}})
           .dump(1, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) +
       "\n";
   return absl::StrCat(kHeader, " ", Sha256Hex(body), "\n", body);
@@ -68,6 +74,11 @@ std::optional<HaltState> Decode(const std::string& text) {
       std::optional<ArmHalt> halt = HaltFromJson(entry);
       if (!halt) return std::nullopt;
       state.halts[arm] = *std::move(halt);
+    }
+    // A file of before there were peers has none.
+    for (const Json& entry : json.value("taken_over", Json::array())) {
+      state.taken_over.emplace(absl::FromUnixNanos(entry.at("time_ns").get<std::int64_t>()),
+                               entry.at("arm").get<std::string>());
     }
   } catch (const Json::exception&) {
     return std::nullopt;
@@ -119,7 +130,7 @@ absl::StatusOr<HaltState> ReadHalts(const std::string& folder, const std::string
 absl::Status WriteHalts(const std::string& folder, const std::string& experiment,
                         const HaltState& state) {
   const std::string path = PathOf(folder, experiment);
-  if (state.period == 1 && state.halts.empty()) {
+  if (state.period == 1 && state.halts.empty() && state.taken_over.empty()) {
     if (unlink(path.c_str()) != 0 && errno != ENOENT) {
       return SystemError("removing " + path, errno);
     }

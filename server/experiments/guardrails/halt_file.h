@@ -2,7 +2,9 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -11,9 +13,13 @@
 
 namespace penstock {
 
+// Another replica's halt: which arm, and when it was halted there.
+using PeerHalt = std::pair<absl::Time, std::string>;
+
 struct HaltState {
   int period = 1;                        // Experiment::period
   std::map<std::string, ArmHalt> halts;  // by arm
+  std::set<PeerHalt> taken_over;         // ever, whoever has resumed the arm since
 };
 
 // The state of `experiment`; of none that was written, a fresh one. DATA_LOSS: the file is damaged

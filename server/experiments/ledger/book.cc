@@ -179,7 +179,9 @@ LedgerSnapshot Book::Snapshot(absl::Time now) {
   LedgerSnapshot snapshot;
   snapshot.experiment = experiment.name;
   snapshot.revision = plan_.revision;
-  snapshot.period = plan_.period;
+  snapshot.period = snapshot.earliest_period = plan_.period;
+  snapshot.windows = {
+      .unit = plan_.unit_window, .outcome = plan_.outcome_window, .burn_in = plan_.burn_in};
   snapshot.unit = experiment.unit;
   snapshot.switchback = experiment.switchback_slice.has_value();
   snapshot.control = experiment.control;

@@ -74,6 +74,8 @@ class Book {
   // The key of a request's unit: of its slice under `switchback`.
   std::uint64_t UnitOf(const ExposedRequest& request) const;
   const AnalysisPlan& plan() const { return plan_; }
+  // No request was ever admitted.
+  bool empty() const { return sample_.smallest().empty(); }
   absl::Time since() const { return since_; }
 
  private:

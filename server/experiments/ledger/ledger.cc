@@ -46,11 +46,42 @@ void Ledger::SetPlans(std::vector<AnalysisPlan> plans) {
   absl::erase_if(experiments_, [&](const auto& item) { return !names.contains(item.first); });
 }
 
-std::shared_ptr<Book> Ledger::OpenBook(Books* books, const ExposedRequest& request) {
+std::shared_ptr<Book> Ledger::CurrentBook(const Books& books, std::string_view revision,
+                                          std::int64_t period) const {
+  std::shared_ptr<Book> book;
+  for (const auto& known : books.books) {
+    const AnalysisPlan& plan = known->plan();
+    if (plan.revision == revision && plan.period == period && MeasuresAlike(plan, books.plan)) {
+      book = known;
+    }
+  }
+  return book;
+}
+
+void Ledger::OpenBooks(const std::vector<RunningAnalysis>& running) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  for (const RunningAnalysis& analysis : running) {
+    const auto found = experiments_.find(analysis.experiment);
+    if (found == experiments_.end()) continue;
+    Books& books = found->second;
+    const std::shared_ptr<Book> book = CurrentBook(books, analysis.revision, analysis.period);
+    if (book == nullptr) {
+      OpenBook(&books, analysis.revision, analysis.period);
+    } else {  // the newest, but after a reload that was taken back
+      std::erase(books.books, book);
+      books.books.push_back(book);
+    }
+  }
+}
+
+std::shared_ptr<Book> Ledger::OpenBook(Books* books, std::string_view revision,
+                                       std::int64_t period) {
   AnalysisPlan plan = books->plan;
-  plan.revision = std::string(request.revision);
-  plan.period = request.period;
+  plan.revision = std::string(revision);
+  plan.period = period;
   auto book = std::make_shared<Book>(std::move(plan), options_.clock->Now());
+  // One that measured nothing pushes out none that did.
+  std::erase_if(books->books, [](const auto& known) { return known->empty(); });
   books->books.push_back(book);
   if (books->books.size() > kMaxBooks) books->books.pop_front();
   return book;
@@ -61,15 +92,8 @@ void Ledger::OnAdmitted(const ExposedRequest& request) {
   const auto found = experiments_.find(View(request.experiment));
   if (found == experiments_.end()) return;
   Books& books = found->second;
-  std::shared_ptr<Book> book;
-  for (const auto& known : books.books) {
-    const AnalysisPlan& plan = known->plan();
-    if (plan.revision == request.revision && plan.period == request.period &&
-        MeasuresAlike(plan, books.plan)) {
-      book = known;
-    }
-  }
-  if (book == nullptr) book = OpenBook(&books, request);
+  std::shared_ptr<Book> book = CurrentBook(books, request.revision, request.period);
+  if (book == nullptr) book = OpenBook(&books, request.revision, request.period);
   book->OnAdmitted(request);
   if (!books.plan.outcomes.empty()) Remember(request, book);
 }
@@ -216,7 +240,8 @@ absl::StatusOr<Book*> Ledger::FindBook(std::string_view experiment,
   std::vector<std::string> revisions;
   for (auto book = books.books.rbegin(); book != books.books.rend(); ++book) {
     if (revision.empty() || (*book)->plan().revision == revision) return book->get();
-    revisions.push_back((*book)->plan().revision);
+    const std::string& measured = (*book)->plan().revision;
+    if (revisions.empty() || revisions.back() != measured) revisions.push_back(measured);
   }
   if (revision.empty()) return nullptr;
   return MakeError(absl::StatusCode::kNotFound,

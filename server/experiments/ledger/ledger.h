@@ -28,6 +28,12 @@ struct Outcome {
   std::string_view idempotency_key;  // a second report under it counts nothing; empty: none
 };
 
+// What an experiment's requests are assigned by now.
+struct RunningAnalysis {
+  std::string experiment, revision;
+  std::int64_t period = 1;
+};
+
 struct OutcomeReceipt {
   std::vector<std::string> experiments;  // that it was joined to
   bool repeated = false;                 // under a key that has been seen
@@ -52,6 +58,11 @@ class Ledger {
   // dropped.
   void SetPlans(std::vector<AnalysisPlan> plans);
 
+  // Opens the books that requests of now will count in, where there are none yet: a report before
+  // the first request is one of this analysis, not of the one before. Experiments that SetPlans did
+  // not name are ignored.
+  void OpenBooks(const std::vector<RunningAnalysis>& running);
+
   void OnAdmitted(const ExposedRequest& request);
   void OnFinished(const ExposedRequest& request, const RequestMeasures& measures);
   void OnRouters(const std::vector<RouterLook>& looks);
@@ -67,7 +78,7 @@ class Ledger {
   // some tens of milliseconds at 200,000, most of them after the lock.
   absl::StatusOr<LedgerSnapshot> Snapshot(std::string_view experiment, std::string_view revision,
                                           bool with_units) const;
-  // Every experiment's newest book that has seen traffic, without units.
+  // Every experiment's newest book, without units.
   std::vector<LedgerSnapshot> Snapshots() const;
 
  private:
@@ -81,11 +92,14 @@ class Ledger {
     absl::Time admitted;
   };
 
-  // The one that Snapshot asks for; null: the experiment has seen no traffic, and any is wanted.
+  // The one that Snapshot asks for; null: none was opened, and any is wanted.
   absl::StatusOr<Book*> FindBook(std::string_view experiment, std::string_view revision) const;
   // The book of a request: null where its experiment is gone.
   Book* BookOf(const ExposedRequest& request);
-  std::shared_ptr<Book> OpenBook(Books* books, const ExposedRequest& request);
+  // The one of `revision` and `period` by the plan of now; null: there is none.
+  std::shared_ptr<Book> CurrentBook(const Books& books, std::string_view revision,
+                                    std::int64_t period) const;
+  std::shared_ptr<Book> OpenBook(Books* books, std::string_view revision, std::int64_t period);
   void Remember(const ExposedRequest& request, const std::shared_ptr<Book>& book);
   absl::Status CheckOutcome(const Outcome& outcome) const;
   bool IsRepeated(const Outcome& outcome);

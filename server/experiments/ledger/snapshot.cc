@@ -38,7 +38,13 @@ absl::Status CheckAlike(const LedgerSnapshot& a, const LedgerSnapshot& b) {
     return Differ("unit", a.switchback ? "slice" : Name(a.unit),
                   b.switchback ? "slice" : Name(b.unit));
   }
-  return absl::OkStatus();
+  const auto alike = [](const char* what, absl::Duration one, absl::Duration other) {
+    return one == other ? absl::OkStatus()
+                        : Differ(what, absl::FormatDuration(one), absl::FormatDuration(other));
+  };
+  PENSTOCK_RETURN_IF_ERROR(alike("unit_window", a.windows.unit, b.windows.unit));
+  PENSTOCK_RETURN_IF_ERROR(alike("outcome_window", a.windows.outcome, b.windows.outcome));
+  return alike("burn_in", a.windows.burn_in, b.windows.burn_in);
 }
 
 void AddUnit(const UnitRecord& from, UnitRecord* into) {
@@ -143,6 +149,7 @@ absl::StatusOr<LedgerSnapshot> Merge(const LedgerSnapshot& a, const LedgerSnapsh
   PENSTOCK_RETURN_IF_ERROR(CheckAlike(a, b));
   LedgerSnapshot merged = a;
   merged.period = std::max(a.period, b.period);
+  merged.earliest_period = std::min(a.earliest_period, b.earliest_period);
   merged.since = std::min(a.since, b.since);
   merged.taken = std::max(a.taken, b.taken);
   merged.replicas = a.replicas + b.replicas;

@@ -86,9 +86,17 @@ struct ArmSnapshot {
   std::optional<double> unique_units;
 };
 
+// By what rule units are measured (AnalysisPlan).
+struct MeasuringWindows {
+  absl::Duration unit, outcome, burn_in;
+
+  bool operator==(const MeasuringWindows&) const = default;
+};
+
 struct LedgerSnapshot {
   std::string experiment, revision;
   std::int64_t period = 0;  // of analysis; another one begins when a halt is taken back
+  MeasuringWindows windows;
   UnitKind unit = UnitKind::kUser;
   bool switchback = false;
   std::string control;
@@ -101,6 +109,7 @@ struct LedgerSnapshot {
   std::vector<UnitRecord> units;  // where has_units
   UnitSample unit_sample;         // of one replica; travels by Prometheus alone
   // Found by merging.
+  std::int64_t earliest_period = 0;      // of the replicas; period is the latest
   std::int64_t split_units = 0;          // seen by more than one replica
   std::int64_t contradictory_units = 0;  // in different arms: left out
   double split_estimate = 0;  // without records: Σ of the replicas' unique units minus the union's
@@ -111,7 +120,8 @@ struct LedgerSnapshot {
 
 // Both replicas' traffic. With records on both sides, a unit that both saw is one unit with the
 // sums of both, which enters once both windows have closed; without, sums of moments alone.
-// FAILED_PRECONDITION naming what differs: experiment, revision, arms, outcomes, mode.
+// Periods may differ: replicas are resumed one by one, and a new one begins at 1; the report says
+// so. FAILED_PRECONDITION naming what differs: experiment, revision, arms, outcomes, mode, windows.
 absl::StatusOr<LedgerSnapshot> Merge(const LedgerSnapshot& a, const LedgerSnapshot& b);
 
 }  // namespace penstock

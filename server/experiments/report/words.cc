@@ -144,6 +144,14 @@ std::vector<std::string> Warnings(const LedgerSnapshot& snapshot, const Experime
                      " went to more than one replica. Each counts once, "
                      "with the sums of all; session affinity would keep their windows whole."));
   }
+  if (snapshot.earliest_period < snapshot.period) {
+    warnings.push_back(absl::StrCat(
+        "PERIODS ARE MIXED: of ", report.replicas, " replicas some are in period ",
+        snapshot.earliest_period, " of the analysis, some in period ", snapshot.period,
+        ". A halt that was taken back begins another one, on that replica alone, and a new replica "
+        "begins at 1; figures of before and after count together here. Resume every replica that "
+        "an arm was halted on, or report on those of one period."));
+  }
   if (snapshot.contradictory_units > 0) {
     warnings.push_back(absl::StrCat(Units(report, snapshot.contradictory_units),
                                     " had different arms on different replicas, and are left out: "

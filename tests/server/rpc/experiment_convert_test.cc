@@ -39,7 +39,8 @@ AskedSnapshot SomeSnapshot(int units) {
   }
   return {.snapshot = *ledger.Snapshot("e", "", true),
           .question = {.metric = "latency", .better = Better::kLower, .min_effect = 0.5},
-          .halted = {{"b", "by an operator"}}};
+          .halted = {{"b", "by an operator"}},
+          .instance = "0123abcd"};
 }
 
 absl::StatusOr<AskedSnapshot> Travelled(const AskedSnapshot& asked, std::size_t per_message) {
@@ -65,6 +66,8 @@ TEST(ExperimentConvertTest, ASnapshotTravelsWhole) {
       return ToProto(MakeReport(from.snapshot, from.question, from.halted, {})).DebugString();
     };
     EXPECT_EQ(text(*read), text(asked));
+    EXPECT_EQ(read->snapshot.windows, asked.snapshot.windows);
+    EXPECT_EQ(read->instance, asked.instance);
     // And it merges as the original does.
     AskedSnapshot other = SomeSnapshot(50);
     EXPECT_EQ(Merge(read->snapshot, other.snapshot)->split_units, 50);
@@ -101,6 +104,8 @@ TEST(ExperimentConvertTest, WhatCannotBeIsRefusedByField) {
       HasSubstr("snapshot.arms[b].entered.metrics[3]"));
   EXPECT_THAT(refusal([](M* m) { m->mutable_header()->mutable_primary()->set_min_effect(0); }),
               HasSubstr("snapshot.primary.min_effect"));
+  EXPECT_THAT(refusal([](M* m) { m->mutable_header()->clear_outcome_window(); }),
+              HasSubstr("snapshot.unit_window: got not all of"));
   EXPECT_THAT(refusal([](M* m) { m->mutable_units(0)->set_arm(2); }),
               HasSubstr("snapshot.units.arm: got 2"));
   EXPECT_THAT(refusal([](M* m) { m->mutable_units(0)->set_entered(8); }),

@@ -96,6 +96,7 @@ class PrometheusTelemetryTest : public testing::Test {
             .period = 3,
             .measured = 0.25,
             .sample_ratio_p_value = 0.5,
+            .windows = {{.name = "unit", .seconds = 3600}},
             .first_exposures = {{.arm = "b", .units = 7}},
             .sums = {{.arm = "b",
                       .metric = "latency",
@@ -468,6 +469,7 @@ TEST_F(PrometheusTelemetryTest, ExperimentsAreAskedAtEveryScrape) {
   EXPECT_EQ(value("cross_sum", "successes"), -1);  // a denominator has none
   EXPECT_EQ(page.at("penstock_experiment_analysis_start_time_seconds" + of_e + "}"), 1800000000.25);
   EXPECT_EQ(page.at("penstock_experiment_analysis_period" + of_e + "}"), 3);
+  EXPECT_EQ(page.at("penstock_experiment_window_seconds" + of_e + R"(,window="unit"})"), 3600);
   EXPECT_EQ(page.at("penstock_experiment_units_measured_ratio" + of_e + "}"), 0.25);
   EXPECT_EQ(page.at("penstock_experiment_traffic" + of_e + R"(,arm="b",quantity="tokens"})"), 90);
   EXPECT_EQ(page.at("penstock_experiment_unique_units" + of_e + R"(,arm="b"})"), 8.5);

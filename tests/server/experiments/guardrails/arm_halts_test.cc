@@ -64,6 +64,43 @@ std::vector<std::string> HaltedArms(const ArmHalts& halts, Experiment experiment
   return names;
 }
 
+TEST_F(ArmHaltsTest, APeersHaltIsTakenOverOnceRestartsIncluded) {
+  const auto of_peer = [](int seconds) {
+    ArmHalt halt = ByGuardrail();
+    halt.source = HaltSource::kPeer;
+    halt.time = absl::FromUnixSeconds(seconds);
+    return halt;
+  };
+  bool halted = false;
+  {
+    ArmHalts halts = Make();
+    halts.SetExperiments({Three()});
+    EXPECT_TRUE(halts.TakeOver("three", "b", of_peer(1), &halted).ok());
+    EXPECT_TRUE(halted);
+    EXPECT_TRUE(halts.TakeOver("three", "b", of_peer(2), &halted).ok());
+    EXPECT_FALSE(halted) << "another peer halted it too";
+    EXPECT_TRUE(absl::IsNotFound(halts.TakeOver("three", "x", of_peer(1), &halted)));
+    EXPECT_TRUE(halts.Resume("three", "b").ok());
+  }
+  {
+    ArmHalts halts = Make();
+    EXPECT_THAT(halts.SetExperiments({Three()}), IsEmpty());
+    for (const int seconds : {1, 2}) {
+      EXPECT_TRUE(halts.TakeOver("three", "b", of_peer(seconds), &halted).ok());
+      EXPECT_FALSE(halted) << "an operator resumed it here";
+    }
+    EXPECT_THAT(HaltedArms(halts, Three()), IsEmpty());
+    EXPECT_EQ(halts.PeriodOf("three"), 2);
+    EXPECT_TRUE(halts.TakeOver("three", "c", of_peer(1), &halted).ok());
+    EXPECT_TRUE(halted) << "another arm";
+    EXPECT_TRUE(halts.TakeOver("three", "b", of_peer(3), &halted).ok());
+    EXPECT_TRUE(halted) << "another breach";
+  }
+  ArmHalts halts = Make();
+  EXPECT_THAT(halts.SetExperiments({Three()}), IsEmpty());
+  EXPECT_THAT(HaltedArms(halts, Three()), ElementsAre("b", "c"));
+}
+
 TEST_F(ArmHaltsTest, AHaltSurvivesTheProcess) {
   {
     ArmHalts halts = Make();

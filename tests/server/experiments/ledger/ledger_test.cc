@@ -9,6 +9,7 @@ namespace penstock {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -144,6 +145,32 @@ TEST_F(LedgerTest, RevisionsAndPeriodsAreNeverMixed) {
   Request("u2", "a", absl::Seconds(1), "r", {}, "r2");
   EXPECT_EQ(Snapshot().period, 2);
   EXPECT_EQ(Snapshot().arms[0].entered.first_exposures, 1);  // u2, anew
+  EXPECT_EQ(Snapshot().arms[0].totals.sums[Quantity::kRequests], 1);
+}
+
+TEST_F(LedgerTest, AnAnalysisIsReportedBeforeItsFirstRequest) {
+  ledger_.OpenBooks({{"e", "r1", 1}, {"unknown", "r1", 1}});
+  EXPECT_EQ(Snapshot().revision, "r1");
+  EXPECT_EQ(ledger_.Snapshots().size(), 1u);
+  Request("u1", "a", absl::Seconds(1));
+  const absl::Time since = Snapshot().since;
+  ledger_.OpenBooks({{"e", "r1", 1}});
+  EXPECT_EQ(Snapshot().since, since) << "it is open";
+  EXPECT_EQ(Snapshot().arms[0].totals.sums[Quantity::kRequests], 1);
+
+  ledger_.OpenBooks({{"e", "r1", 2}});
+  EXPECT_EQ(Snapshot().period, 2);
+  EXPECT_EQ(Snapshot().arms[0].totals.sums[Quantity::kRequests], 0);
+  EXPECT_EQ(Snapshot().since, clock_.Now());
+  EXPECT_THAT(std::string(ledger_.Snapshot("e", "r9", false).status().message()),
+              EndsWith("measured: r1"))
+      << "once, though there are two periods of it";
+  for (const std::string revision : {"r2", "r3", "r4"}) ledger_.OpenBooks({{"e", revision, 2}});
+  EXPECT_EQ(Snapshot().revision, "r4");
+  EXPECT_EQ(ledger_.Snapshot("e", "r1", false)->arms[0].totals.sums[Quantity::kRequests], 1)
+      << "what measured nothing pushes out nothing";
+  ledger_.OpenBooks({{"e", "r1", 1}});
+  EXPECT_EQ(Snapshot().revision, "r1") << "a reload was taken back";
   EXPECT_EQ(Snapshot().arms[0].totals.sums[Quantity::kRequests], 1);
 }
 

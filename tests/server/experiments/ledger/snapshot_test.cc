@@ -56,6 +56,7 @@ class Replicas {
     clock_.Advance(absl::Milliseconds(10));
   }
 
+  void OpenSecond() { second_.OpenBooks({{"e", "r", 1}}); }
   void CloseWindows() { clock_.Advance(absl::Hours(2)); }
   LedgerSnapshot whole(bool units = true) { return *whole_.Snapshot("e", "", units); }
   LedgerSnapshot first(bool units = true) { return *first_.Snapshot("e", "", units); }
@@ -144,6 +145,31 @@ TEST(SnapshotTest, ReplicasMergeAfterTheirSubsamplesHaveHalved) {
   }
 }
 
+TEST(SnapshotTest, AReplicaWithoutTrafficIsOneMore) {
+  Replicas replicas;
+  for (int user = 0; user < 10; ++user) replicas.Send(user, 0, 1 + user);
+  replicas.OpenSecond();
+  for (const bool units : {true, false}) {
+    const auto merged = Merge(replicas.first(units), replicas.second(units));
+    ASSERT_TRUE(merged.ok()) << merged.status();
+    EXPECT_EQ(merged->replicas, 2);
+    ExpectSameSums(*merged, replicas.whole(units));
+  }
+}
+
+TEST(SnapshotTest, PeriodsThatDifferAreTold) {
+  Replicas replicas;
+  replicas.Send(1, 0, 1);
+  replicas.Send(3, 1, 1);
+  LedgerSnapshot later = replicas.second();
+  later.period = later.earliest_period = 4;
+  for (const auto& merged : {Merge(replicas.first(), later), Merge(later, replicas.first())}) {
+    ASSERT_TRUE(merged.ok()) << merged.status();
+    EXPECT_EQ(merged->earliest_period, 1);
+    EXPECT_EQ(merged->period, 4);
+  }
+}
+
 TEST(SnapshotTest, WhatDiffersIsNamed) {
   Replicas replicas;
   replicas.Send(1, 0, 1);
@@ -158,6 +184,15 @@ TEST(SnapshotTest, WhatDiffersIsNamed) {
   other = replicas.second();
   other.outcomes = {"click"};
   EXPECT_THAT(Merge(replicas.first(), other).status().message(), HasSubstr("outcomes"));
+  for (absl::Duration MeasuringWindows::*window :
+       {&MeasuringWindows::unit, &MeasuringWindows::outcome, &MeasuringWindows::burn_in}) {
+    other = replicas.second();
+    other.windows.*window += absl::Seconds(1);
+    EXPECT_EQ(Merge(replicas.first(), other).status().code(),
+              absl::StatusCode::kFailedPrecondition);
+  }
+  EXPECT_THAT(Merge(replicas.first(), other).status().message(),
+              HasSubstr("burn_in is 10s on one server, 11s on another"));
   other = replicas.second();
   other.units[0].arm = 0;
   EXPECT_EQ(Merge(replicas.first(), other)->contradictory_units, 1);

@@ -262,5 +262,16 @@ TEST(ReportTest, EveryMethodNamesItsSource) {
   }
 }
 
+TEST(ReportTest, MixedPeriodsAreToldAloud) {
+  LedgerSnapshot snapshot = Empty({"control", "mlp"});
+  snapshot.replicas = 3;
+  snapshot.earliest_period = snapshot.period = 2;
+  EXPECT_THAT(MakeReport(snapshot, kLatency, {}, {}).warnings, Not(Contains(HasSubstr("PERIODS"))));
+  snapshot.earliest_period = 1;
+  EXPECT_THAT(MakeReport(snapshot, kLatency, {}, {}).warnings,
+              Contains(HasSubstr("PERIODS ARE MIXED: of 3 replicas some are in period 1 of the "
+                                 "analysis, some in period 2.")));
+}
+
 }  // namespace
 }  // namespace penstock
