@@ -130,8 +130,8 @@ std::vector<Row> OfScore() {
 std::vector<Row> OfReport() {
   return {{"experiment", "experiment: 'nowhere'", "experiment: got nowhere, running now: known",
            grpc::StatusCode::NOT_FOUND},
-          {"revision", "experiment: 'known' revision: 'x'", "revision: got x, measured: none",
-           grpc::StatusCode::NOT_FOUND}};
+          {"revision", "experiment: 'known' revision: 'x'",
+           "revision: got x, measured: ", grpc::StatusCode::NOT_FOUND}};
 }
 
 // One that takes no request.
