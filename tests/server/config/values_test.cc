@@ -1,5 +1,8 @@
 #include "server/config/values.h"
 
+#include <string>
+#include <vector>
+
 #include "gtest/gtest.h"
 #include "server/config/endpoint.h"
 
