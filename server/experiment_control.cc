@@ -113,8 +113,10 @@ void ExperimentControl::HaltBreached(const std::vector<GuardrailBreach>& breache
 
 std::vector<RunningAnalysis> ExperimentControl::Running() const {
   std::map<std::string, std::string> revisions = frontend_->ExperimentRevisions();
+  // Held: a reload may replace it meanwhile.
+  const std::shared_ptr<const Policy> policy = frontend_->policy();
   std::vector<RunningAnalysis> running;
-  for (const Experiment& experiment : frontend_->policy()->experiments) {
+  for (const Experiment& experiment : policy->experiments) {
     const auto revision = revisions.find(experiment.name);
     if (revision == revisions.end()) continue;  // a reload came in between
     running.push_back({experiment.name, revision->second, experiment.period});
