@@ -121,7 +121,7 @@ absl::Status ArmHalts::TakeOver(const std::string& experiment, const std::string
 
 absl::Status ArmHalts::KeepHalted(const std::string& experiment, const std::string& arm,
                                   const HaltState& state) const {
-  const absl::Status kept = Keep(experiment, state);
+  absl::Status kept = Keep(experiment, state);
   if (kept.ok()) return kept;
   return absl::InternalError(
       absl::StrCat("arm ", arm, " of experiment ", experiment,
