@@ -61,7 +61,8 @@ absl::Status CheckCudaRouter(const Router& router);
 // Two steps may be in flight. What a sequence gets does not depend, to the bit, on the sequences
 // beside it as long as steps fall into the same family of kernels: decode steps of up to 64 rows,
 // decode steps above, and steps with prompts each round in their own order, these also where an
-// expert has 192 rows or more on average (BENCHMARKS.md has the size of the difference). On a CUDA error Await answers UNAVAILABLE, and will from then on.
+// expert has 192 rows or more on average (BENCHMARKS.md has the size of the difference). On a CUDA
+// error Await answers UNAVAILABLE, and will from then on.
 absl::StatusOr<std::unique_ptr<Model>> CreateCudaModel(const Checkpoint& checkpoint,
                                                        const CudaModelOptions& options);
 // The same with seeded random weights, made on the device.
