@@ -40,51 +40,51 @@ bool EncodeMap(const void* base, int dimensions, const cuuint64_t* sizes, const 
   return true;
 }
 
+// weight [matrices, rows, n]: boxes of box_rows rows.
+bool EncodeRows(const void* weight, std::int64_t matrices, std::int64_t rows, std::int64_t n,
+                cuuint32_t box_rows, TileMap* map) {
+  if (n % 8 != 0) return false;
+  const cuuint64_t row = n * 2;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), static_cast<cuuint64_t>(rows),
+                              static_cast<cuuint64_t>(matrices)};
+  const cuuint64_t strides[] = {row, row * rows};
+  const cuuint32_t box[] = {64, box_rows, 1};
+  return EncodeMap(weight, 3, sizes, strides, box, map);
+}
+
+// weight [matrices, 2, width, n]: boxes of four groups, each of `group` rows of either half.
+bool EncodeGated(const void* weight, std::int64_t matrices, std::int64_t width, std::int64_t n,
+                 cuuint32_t group, TileMap* map) {
+  if (n % 8 != 0 || width % group != 0) return false;
+  const cuuint64_t row = n * 2;
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), group, 2,
+                              static_cast<cuuint64_t>(width / group),
+                              static_cast<cuuint64_t>(matrices)};
+  const cuuint64_t strides[] = {row, row * width, row * group, row * width * 2};
+  const cuuint32_t box[] = {64, group, 2, 4, 1};
+  return EncodeMap(weight, 5, sizes, strides, box, map);
+}
+
 }  // namespace
 
 bool MakeTileMap(const void* weight, std::int64_t matrices, std::int64_t rows, std::int64_t n,
                  TileMap* map) {
-  if (n % 8 != 0) return false;
-  const cuuint64_t row = n * 2;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), static_cast<cuuint64_t>(rows),
-                              static_cast<cuuint64_t>(matrices)};
-  const cuuint64_t strides[] = {row, row * rows};
-  const cuuint32_t box[] = {64, 64, 1};
-  return EncodeMap(weight, 3, sizes, strides, box, map);
+  return EncodeRows(weight, matrices, rows, n, 64, map);
 }
 
 bool MakeGatedTileMap(const void* weight, std::int64_t matrices, std::int64_t width, std::int64_t n,
                       TileMap* map) {
-  if (n % 8 != 0 || width % 8 != 0) return false;
-  const cuuint64_t row = n * 2;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), 8, 2, static_cast<cuuint64_t>(width / 8),
-                              static_cast<cuuint64_t>(matrices)};
-  const cuuint64_t strides[] = {row, row * width, row * 8, row * width * 2};
-  const cuuint32_t box[] = {64, 8, 2, 4, 1};
-  return EncodeMap(weight, 5, sizes, strides, box, map);
+  return EncodeGated(weight, matrices, width, n, 8, map);
 }
 
 bool MakeGroupedMap(const void* weight, std::int64_t matrices, std::int64_t rows, std::int64_t n,
                     TileMap* map) {
-  if (n % 8 != 0) return false;
-  const cuuint64_t row = n * 2;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), static_cast<cuuint64_t>(rows),
-                              static_cast<cuuint64_t>(matrices)};
-  const cuuint64_t strides[] = {row, row * rows};
-  const cuuint32_t box[] = {64, 128, 1};
-  return EncodeMap(weight, 3, sizes, strides, box, map);
+  return EncodeRows(weight, matrices, rows, n, 128, map);
 }
 
 bool MakeGroupedGatedMap(const void* weight, std::int64_t matrices, std::int64_t width,
                          std::int64_t n, TileMap* map) {
-  if (n % 8 != 0 || width % 16 != 0) return false;
-  const cuuint64_t row = n * 2;
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(n), 16, 2,
-                              static_cast<cuuint64_t>(width / 16),
-                              static_cast<cuuint64_t>(matrices)};
-  const cuuint64_t strides[] = {row, row * width, row * 16, row * width * 2};
-  const cuuint32_t box[] = {64, 16, 2, 4, 1};
-  return EncodeMap(weight, 5, sizes, strides, box, map);
+  return EncodeGated(weight, matrices, width, n, 16, map);
 }
 
 bool MakeRowMap(const void* x, std::int64_t rows, std::int64_t slices, std::int64_t n,

@@ -15,24 +15,6 @@ namespace {
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 
-// Tokens, the bits of all log-probabilities, and traces.
-using Bits = std::tuple<std::vector<TokenId>, std::vector<std::uint32_t>, std::vector<int>>;
-Bits BitsOf(const RunnerAnswer& answer) {
-  Bits bits;
-  for (const auto* scores : {&answer.prompt_scores, &answer.tokens}) {
-    for (const ScoredToken& score : *scores) {
-      std::get<0>(bits).push_back(score.token.token);
-      std::get<1>(bits).push_back(std::bit_cast<std::uint32_t>(score.token.logprob));
-    }
-  }
-  for (const RowTrace& trace : answer.traces) {
-    for (const std::uint8_t expert : trace.experts) std::get<2>(bits).push_back(expert);
-    for (const float weight : trace.weights)
-      std::get<2>(bits).push_back(std::bit_cast<int>(weight));
-  }
-  return bits;
-}
-
 // By router, shadow and index in model.layers.
 using Pair = std::tuple<std::string, std::string, int>;
 std::map<Pair, ShadowCounts> Sums(const std::vector<StepResult>& results) {
@@ -87,7 +69,7 @@ class CudaShadowTest : public ::testing::TestWithParam<GpuShape> {
 };
 
 // All kinds at once, prompts of few rows and of more than are kept for all layers at a time.
-std::vector<Bits> AnswersOf(ModelRunner& runner) {
+std::vector<RunnerAnswer::Bits> AnswersOf(ModelRunner& runner) {
   const std::vector<std::string> kinds = runner.kinds();
   std::vector<SequenceId> ids;
   for (std::size_t i = 0; i < 7; ++i) {
@@ -102,10 +84,10 @@ std::vector<Bits> AnswersOf(ModelRunner& runner) {
     ids.push_back(runner.Add(std::move(spec)));
   }
   runner.Run();
-  std::vector<Bits> bits;
+  std::vector<RunnerAnswer::Bits> bits;
   for (const SequenceId id : ids) {
     EXPECT_TRUE(runner.answer(id).error.ok()) << runner.answer(id).error;
-    bits.push_back(BitsOf(runner.answer(id)));
+    bits.push_back(runner.answer(id).bits());
   }
   return bits;
 }
@@ -113,14 +95,14 @@ std::vector<Bits> AnswersOf(ModelRunner& runner) {
 TEST_P(CudaShadowTest, ChangesNoBitOfAnyAnswer) {
   ModelRunner plain(folder(), OnGpu());
   ASSERT_TRUE(plain.model().spec().shadow_routing);
-  const std::vector<Bits> want = AnswersOf(plain);
+  const std::vector<RunnerAnswer::Bits> want = AnswersOf(plain);
   for (const StepResult& result : plain.results()) {
     EXPECT_THAT(result.shadows, IsEmpty());
     EXPECT_EQ(result.shadow_time, absl::ZeroDuration());
   }
   ModelRunner shadowed(folder(), Asking());
   for (const std::string& kind : shadowed.kinds()) shadows_.push_back(shadowed.router(kind));
-  const std::vector<Bits> got = AnswersOf(shadowed);
+  const std::vector<RunnerAnswer::Bits> got = AnswersOf(shadowed);
   EXPECT_EQ(got, want);
   ASSERT_THAT(shadowed.results(), SizeIs(plain.results().size()));
   for (const StepResult& result : shadowed.results()) {
@@ -297,11 +279,11 @@ TEST_P(CudaShadowTest, ShadowsComeAndGo) {
     s.bypass_cache = true;
     return s;
   }();
-  const Bits want = BitsOf(gpu.Answer(spec));
+  const RunnerAnswer::Bits want = gpu.Answer(spec).bits();
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     shadows_ = {gpu.MakeAnother("mlp", seed)};
     const std::size_t before = gpu.results().size();
-    EXPECT_EQ(BitsOf(gpu.Answer(spec)), want);
+    EXPECT_EQ(gpu.Answer(spec).bits(), want);
     for (std::size_t i = before; i < gpu.results().size(); ++i)
       EXPECT_FALSE(gpu.results()[i].shadows.empty()) << seed;
   }

@@ -1,5 +1,6 @@
 #include "tests/server/model/reference/model_runner.h"
 
+#include <bit>
 #include <utility>
 
 #include "routers/package/fingerprint.h"
@@ -27,6 +28,23 @@ std::vector<TokenId> RunnerAnswer::token_ids() const {
   std::vector<TokenId> ids;
   for (const ScoredToken& token : tokens) ids.push_back(token.token.token);
   return ids;
+}
+
+RunnerAnswer::Bits RunnerAnswer::bits() const {
+  std::vector<TokenId> ids;
+  std::vector<std::uint32_t> logprobs;
+  std::vector<int> routes;
+  for (const auto* scores : {&prompt_scores, &tokens}) {
+    for (const ScoredToken& score : *scores) {
+      ids.push_back(score.token.token);
+      logprobs.push_back(std::bit_cast<std::uint32_t>(score.token.logprob));
+    }
+  }
+  for (const RowTrace& trace : traces) {
+    for (const std::uint8_t expert : trace.experts) routes.push_back(expert);
+    for (const float weight : trace.weights) routes.push_back(std::bit_cast<int>(weight));
+  }
+  return {ids, logprobs, routes};
 }
 
 ModelRunner::ModelRunner(const std::string& folder, RunnerOptions options)

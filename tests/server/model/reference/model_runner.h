@@ -2,11 +2,13 @@
 // answers out. What the engine does, without its threads.
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "c10/core/Device.h"
@@ -25,6 +27,10 @@ struct RunnerAnswer {
   SequenceStats stats;
 
   std::vector<TokenId> token_ids() const;
+
+  // Tokens, the bits of all log-probabilities, and traces: what has to be equal.
+  using Bits = std::tuple<std::vector<TokenId>, std::vector<std::uint32_t>, std::vector<int>>;
+  Bits bits() const;
 };
 
 struct RunnerOptions {

@@ -133,25 +133,7 @@ class ShadowPassTest : public testing::TestWithParam<std::string> {
   int threads_ = 1;
 };
 
-// Tokens, the bits of all log-probabilities, and traces.
-using Bits = std::tuple<std::vector<TokenId>, std::vector<std::uint32_t>, std::vector<int>>;
-Bits BitsOf(const RunnerAnswer& answer) {
-  Bits bits;
-  for (const auto* scores : {&answer.prompt_scores, &answer.tokens}) {
-    for (const ScoredToken& score : *scores) {
-      std::get<0>(bits).push_back(score.token.token);
-      std::get<1>(bits).push_back(std::bit_cast<std::uint32_t>(score.token.logprob));
-    }
-  }
-  for (const RowTrace& trace : answer.traces) {
-    for (const std::uint8_t expert : trace.experts) std::get<2>(bits).push_back(expert);
-    for (const float weight : trace.weights)
-      std::get<2>(bits).push_back(std::bit_cast<int>(weight));
-  }
-  return bits;
-}
-
-std::vector<Bits> AnswersOf(ModelRunner& runner) {
+std::vector<RunnerAnswer::Bits> AnswersOf(ModelRunner& runner) {
   const std::vector<std::string> kinds = runner.kinds();
   std::vector<SequenceId> ids;
   for (std::size_t i = 0; i < 6; ++i) {
@@ -166,20 +148,20 @@ std::vector<Bits> AnswersOf(ModelRunner& runner) {
     ids.push_back(runner.Add(std::move(spec)));
   }
   runner.Run();
-  std::vector<Bits> bits;
-  for (const SequenceId id : ids) bits.push_back(BitsOf(runner.answer(id)));
+  std::vector<RunnerAnswer::Bits> bits;
+  for (const SequenceId id : ids) bits.push_back(runner.answer(id).bits());
   return bits;
 }
 
 TEST_P(ShadowPassTest, ChangesNoBitOfAnyAnswer) {
   ModelRunner plain(folder_.path(), Options());
-  const std::vector<Bits> want = AnswersOf(plain);
+  const std::vector<RunnerAnswer::Bits> want = AnswersOf(plain);
   for (const StepResult& result : plain.results()) EXPECT_THAT(result.shadows, IsEmpty());
 
   ModelRunner shadowed(folder_.path(), Options());
   for (const std::string& kind : shadowed.kinds()) shadows_.push_back(shadowed.router(kind));
   at::set_num_threads(2);
-  const std::vector<Bits> got = AnswersOf(shadowed);
+  const std::vector<RunnerAnswer::Bits> got = AnswersOf(shadowed);
   EXPECT_EQ(got, want);
   ASSERT_THAT(shadowed.results(), SizeIs(plain.results().size()));
   for (std::size_t i = 0; i < plain.results().size(); ++i) {
@@ -316,7 +298,7 @@ TEST_P(ShadowPassTest, LeavesRowsThatCountNowhereOut) {
   const RunnerAnswer want = runner.Answer(std::move(spec));
   const std::size_t before = runner.results().size();
   const RunnerAnswer got = runner.Answer(std::move(background));
-  EXPECT_EQ(BitsOf(got), BitsOf(want));
+  EXPECT_EQ(got.bits(), want.bits());
   ASSERT_GT(runner.results().size(), before);
   for (std::size_t i = before; i < runner.results().size(); ++i) {
     EXPECT_THAT(runner.results()[i].shadows, IsEmpty());
