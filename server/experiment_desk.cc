@@ -157,6 +157,7 @@ void ExperimentDesk::OnText(const PairedText& text) {
 }
 
 void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {
+  const absl::Time now = options_.clock->Now();
   std::vector<RouterLook> looks;
   std::map<std::string, RouterExpertStats> last;
   for (const RouterExpertStats& router : routers) {
@@ -169,6 +170,7 @@ void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {
     if (before == last_look_.end() || before->second.rows > router.rows) continue;
     RouterLook look;
     look.router = router.router;
+    look.since = last_look_time_;
     look.rows = router.rows - before->second.rows;
     look.time = router.router_time - before->second.router_time;
     int layers = 0;
@@ -188,6 +190,7 @@ void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {
     if (look.rows > 0) looks.push_back(std::move(look));
   }
   last_look_ = std::move(last);
+  last_look_time_ = now;
   ledger_.OnRouters(looks);
 }
 

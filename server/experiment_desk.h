@@ -68,7 +68,8 @@ class ExperimentDesk {
   mutable std::mutex mutex_;
   std::map<std::string, Question> questions_;  // by experiment
   std::function<std::vector<HaltedArm>(const std::string&)> halts_;
-  std::map<std::string, RouterExpertStats> last_look_;  // Look's own
+  std::map<std::string, RouterExpertStats> last_look_;  // Look's own, as the next
+  absl::Time last_look_time_;
 };
 
 // The plans and questions of a configuration's experiments.

@@ -19,8 +19,8 @@
 
 namespace penstock {
 
-// The one observer of requests and of scored texts, the one thread that looks at the routers, once
-// a second, and the owner of what it feeds: measures (ExperimentDesk), guardrails and halts
+// The one observer of requests and of scored texts, the one thread that looks at the routers, four
+// times a second, and the owner of what it feeds: measures (ExperimentDesk), guardrails and halts
 // (ExperimentControl), and the scorer of texts. A non-finite logit is looked at within
 // milliseconds. Scored texts wait here, so that the engine's thread waits for nobody who reads a
 // report. Thread-safe.
@@ -30,7 +30,7 @@ class LiveExperiments final : public ExperimentObserver, public PairedObserver {
     std::string exposure_log;  // path; empty: none
     std::string state_folder;  // of ArmHalts
     const Clock* clock = &Clock::Real();
-    absl::Duration interval = absl::Seconds(1);
+    absl::Duration interval = absl::Milliseconds(250);
     std::function<std::vector<RouterExpertStats>()> expert_stats;
     // Brings halts and periods into force for new requests: afterwards none is assigned by those of
     // before. Calls Configure.

@@ -83,6 +83,16 @@ bool Book::InBurnIn(std::int64_t slice, absl::Time time) const {
   return time < absl::UnixEpoch() + slice * *plan_.experiment.switchback_slice + plan_.burn_in;
 }
 
+std::optional<std::int64_t> Book::SliceOf(absl::Time since, absl::Time now) const {
+  const auto& length = plan_.experiment.switchback_slice;
+  if (!length) return std::nullopt;
+  const std::int64_t slice =
+      absl::ToInt64Nanoseconds(absl::Floor(now - absl::UnixEpoch(), *length)) /
+      absl::ToInt64Nanoseconds(*length);
+  if (InBurnIn(slice, since)) return std::nullopt;  // or before the slice
+  return slice;
+}
+
 std::uint64_t Book::UnitOf(const ExposedRequest& request) const {
   return request.slice ? SliceHash(*request.slice) : UnitHash(request.unit);
 }
@@ -136,16 +146,12 @@ void Book::OnFinished(const ExposedRequest& request, const RequestMeasures& meas
 
 void Book::OnRouter(const RouterLook& look, absl::Time now) {
   const UnitValues values = ValuesOf(look);
-  const auto& slice = plan_.experiment.switchback_slice;
-  const std::int64_t number =
-      slice ? absl::ToInt64Nanoseconds(absl::Floor(now - absl::UnixEpoch(), *slice)) /
-                  absl::ToInt64Nanoseconds(*slice)
-            : 0;
+  const std::optional<std::int64_t> slice = SliceOf(look.since, now);
   for (std::size_t i = 0; i < totals_.size(); ++i) {
     if (plan_.experiment.arms[i].router != look.router) continue;
     totals_[i].sums.Add(values);
-    if (!slice || InBurnIn(number, now)) continue;
-    UnitRecord* const record = units_.Find(SliceHash(number), Entry::kMeasures, now, now);
+    if (!slice) continue;
+    UnitRecord* const record = units_.Find(SliceHash(*slice), Entry::kMeasures, now, now);
     if (record != nullptr && record->arm == static_cast<int>(i)) record->values.Add(values);
   }
 }

@@ -42,6 +42,7 @@ struct RequestMeasures {
 // What a router did since the look before, and how its experts stand (means over layers).
 struct RouterLook {
   std::string router;
+  absl::Time since;  // the look before
   std::int64_t rows = 0;
   absl::Duration time;
   bool measured = false;  // the four below are known: rows were routed lately
@@ -82,6 +83,8 @@ class Book {
   int FindArm(std::string_view name) const;  // −1: none
   absl::Time SliceEnd(std::int64_t slice) const;
   bool InBurnIn(std::int64_t slice, absl::Time time) const;
+  // The slice whose analysed part holds all of [since, now].
+  std::optional<std::int64_t> SliceOf(absl::Time since, absl::Time now) const;
 
   const AnalysisPlan plan_;  // arms sorted by name
   const absl::Time since_;

@@ -262,7 +262,13 @@ TEST_F(LedgerTest, SlicesAreUnitsWithoutBurnInAndWithoutRequestsAcrossABorder) {
   clock_.Advance(absl::Seconds(19));
   Request("u1", "a", absl::Seconds(2), "r", slice);
   Request("u2", "a", absl::Seconds(4), "r", slice);
+  const auto since = [this](double seconds) { return clock_.Now() - absl::Seconds(seconds); };
+  // The burn-in ended 16 s ago.
+  ASSERT_EQ(clock_.Now(), absl::FromUnixSeconds(60 * slice + 26));
+  ledger_.OnRouters(
+      {{.router = "linear", .since = since(17), .rows = 1, .time = absl::Seconds(1)}});
   ledger_.OnRouters({{.router = "linear",
+                      .since = since(16),
                       .rows = 10,
                       .time = absl::Seconds(1),
                       .measured = true,
@@ -270,8 +276,10 @@ TEST_F(LedgerTest, SlicesAreUnitsWithoutBurnInAndWithoutRequestsAcrossABorder) {
                       .load_entropy = 0.9,
                       .imbalance = 2,
                       .idle_experts = 1},
-                     {.router = "mlp", .rows = 5, .time = absl::Seconds(1)}});
+                     {.router = "mlp", .since = since(1), .rows = 5, .time = absl::Seconds(1)}});
   Request("u2", "a", absl::Seconds(60), "r", slice);  // across the border
+  ledger_.OnRouters(
+      {{.router = "linear", .since = since(60), .rows = 1, .time = absl::Seconds(1)}});
   clock_.Advance(absl::Minutes(2));
   const LedgerSnapshot snapshot = Snapshot();
   EXPECT_EQ(snapshot.arms[0].totals.sums[Quantity::kRequests], 4);
