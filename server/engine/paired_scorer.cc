@@ -111,10 +111,12 @@ bool PairedScorer::TooCostly() const {
 
 void PairedScorer::StartLocked() {
   const absl::Duration now = options_.clock->Monotonic();
-  while (!stopped_ && running_texts_ < kRunning && !waiting_.empty()) {
+  while (!stopped_ && !waiting_.empty()) {
+    const bool late = now - waiting_.front()->ended > kPatience;
+    if (!late && running_texts_ == kRunning) return;
     const std::shared_ptr<Text> text = std::move(waiting_.front());
     waiting_.pop_front();
-    if (now - text->ended > kPatience) {
+    if (late) {
       EndLocked(*text, PairedResult::kTooLate);
       continue;
     }
@@ -128,7 +130,6 @@ void PairedScorer::StartLocked() {
       spec.prompt = text->tokens;
       spec.stopping.max_new_tokens = 0;
       spec.output.prompt_logprobs = 0;
-      spec.deadline = text->ended + kPatience;
       spec.background = spec.bypass_cache = true;
       const auto arm = std::find_if(text->result.arms.begin(), text->result.arms.end(),
                                     [&](const auto& score) { return score.arm == other.arm; });

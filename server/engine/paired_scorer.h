@@ -28,7 +28,9 @@ class PairedScorer {
  public:
   // Texts whose sequences the engine has; the others wait here.
   static constexpr int kRunning = 2;
-  // From a request's end; older texts are dropped.
+  // From a request's end; texts that have not begun by then are dropped. One that has begun is
+  // finished, however long that takes: a long text waits longer for room and takes more steps, so
+  // that a limit on those would drop the texts of an arm that writes longer.
   static constexpr absl::Duration kPatience = absl::Minutes(5);
 
   struct Options {
@@ -89,6 +91,7 @@ class PairedScorer {
   // length, or arms that write longer would give fewer texts. So they pass the share by at most one
   // text's rows.
   bool TooCostly() const;
+  // Drops those that waited too long, and begins what there are places for.
   void StartLocked();
   void EndLocked(const Text& text, PairedResult result);
 

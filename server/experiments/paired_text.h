@@ -40,7 +40,7 @@ enum class PairedResult {
   kScored,
   kQueueFull,  // too many texts wait
   kOverCost,   // the bound on rows leaves no room
-  kTooLate,    // the batch had no room in time, or the server drains
+  kTooLate,    // it had not begun in time, or the server drains
   kFailed,     // an arm's router gave no finite logits, or its packages changed meanwhile
 };
 

@@ -240,14 +240,66 @@ TEST_F(PairedScorerTest, ABoundThatBindsDropsTextsOfEveryArmAlikeHoweverLongThey
   EXPECT_NEAR(share("treated"), share("control"), 0.08);
 }
 
-TEST_F(PairedScorerTest, DropsTextsThatBecameOld) {
+TEST_F(PairedScorerTest, DropsTextsThatBecameOldAsTheyWaited) {
   for (int i = 0; i < 4; ++i) scorer_->Offer(Ended("control"));
   clock_.Advance(PairedScorer::kPatience + absl::Seconds(1));
+  scorer_->Offer(Ended("control"));
+  EXPECT_THAT(texts_.dropped, ElementsAre("r3", "r4")) << "they make room before the others end";
   RunAll();
-  EXPECT_EQ(results_[PairedResult::kTooLate], 4);
-  EXPECT_THAT(texts_.dropped, ElementsAre("r1", "r2", "r3", "r4"));
-  EXPECT_THAT(texts_.texts, IsEmpty());
+  EXPECT_EQ(results_[PairedResult::kTooLate], 2);
+  EXPECT_EQ(results_[PairedResult::kScored], 3) << "two had begun, one came";
   EXPECT_EQ(scorer_->pending(), 0);
+}
+
+TEST_F(PairedScorerTest, FinishesATextThatItHasBegun) {
+  RequestOutcome outcome = Ended("control");
+  outcome.answer.assign(200, 6);
+  outcome.logprob_count = 200;
+  Traffic(1, 200);  // beside a row of it the text gets eight a step
+  ASSERT_TRUE(engine_->RunStep());
+  scorer_->Offer(outcome);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(engine_->RunStep());
+  EXPECT_THAT(texts_.texts, IsEmpty()) << "it has begun and not ended";
+  clock_.Advance(2 * PairedScorer::kPatience);
+  RunAll();
+  ASSERT_THAT(texts_.texts, SizeIs(1));
+  EXPECT_EQ(texts_.texts[0].tokens, 200);
+  EXPECT_EQ(results_[PairedResult::kTooLate], 0);
+}
+
+TEST_F(PairedScorerTest, WhereTextsComeTooLateLongOnesAreDroppedNoMoreThanShortOnes) {
+  Configure({.share = 1, .max_cost = 1, .max_waiting = 1000});
+  // A row of traffic in every step, so that texts get eight: a short one takes a step, a long one
+  // 26, and more come than can be scored.
+  constexpr absl::Duration kStep = absl::Seconds(5);
+  constexpr int kStepsApart = 9;
+  std::map<std::string, int> offered;
+  std::map<std::string, std::string> arms;  // by request
+  std::mt19937 random(6);
+  SequenceId traffic = 0;
+  for (int i = 0; i < 2000; ++i) {
+    const std::string arm = random() % 2 == 0 ? "treated" : "control";
+    RequestOutcome outcome = Ended(arm);
+    if (arm == "treated") outcome.answer.assign(200, 6);
+    outcome.logprob_count = static_cast<int>(outcome.answer.size());
+    arms[outcome.request.request_id] = arm;
+    ++offered[arm];
+    scorer_->Offer(outcome);
+    for (int step = 0; step < kStepsApart; ++step) {
+      if (engine_->Load().running == 0) Traffic(++traffic, 200);
+      ASSERT_TRUE(engine_->RunStep());
+      clock_.Advance(kStep);
+    }
+  }
+  EXPECT_EQ(results_[PairedResult::kQueueFull], 0);
+  EXPECT_GT(results_[PairedResult::kTooLate], 300) << "there is not enough time for all";
+  std::map<std::string, int> dropped;
+  for (const std::string& request : texts_.dropped) ++dropped[arms.at(request)];
+  const auto share = [&](const std::string& arm) {
+    return static_cast<double>(dropped[arm]) / offered[arm];
+  };
+  // Five standard deviations of the difference of two shares of some 1,000 draws.
+  EXPECT_NEAR(share("treated"), share("control"), 0.1);
 }
 
 TEST_F(PairedScorerTest, DropsTextsWhosePackageChanged) {
