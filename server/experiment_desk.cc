@@ -11,6 +11,7 @@
 #include "server/config/duration.h"
 #include "server/experiment_figures.h"
 #include "server/policy_of_config.h"
+#include "server/router_measures.h"
 
 namespace penstock {
 namespace {
@@ -110,7 +111,7 @@ ExperimentDesk::ExperimentDesk(Options options, std::unique_ptr<ExposureLog> log
     : options_(std::move(options)),
       instance_(RandomInstance()),
       log_(std::move(log)),
-      ledger_({.clock = options_.clock}) {}
+      ledger_({.clock = options_.clock, .measure = MeasureRouter}) {}
 
 void ExperimentDesk::SetConfig(const v1::ServerConfig& config) {
   {
@@ -161,10 +162,7 @@ void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {
   std::vector<RouterLook> looks;
   std::map<std::string, RouterExpertStats> last;
   for (const RouterExpertStats& router : routers) {
-    last[router.router] = {.router = router.router,
-                           .rows = router.rows,
-                           .router_time = router.router_time,
-                           .layers = {}};
+    last[router.router] = router;
     const auto before = last_look_.find(router.router);
     // Unseen, or loaded anew: what it did before this look belongs to no slice.
     if (before == last_look_.end() || before->second.rows > router.rows) continue;
@@ -173,20 +171,8 @@ void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {
     look.since = last_look_time_;
     look.rows = router.rows - before->second.rows;
     look.time = router.router_time - before->second.router_time;
-    int layers = 0;
-    for (const LayerExpertStats& layer : router.layers) {
-      if (!layer.window) continue;
-      ++layers;
-      look.token_entropy += layer.window->entropy_ratio;
-      look.load_entropy += layer.window->load_entropy_ratio;
-      look.imbalance += layer.window->imbalance_ratio;
-      look.idle_experts += static_cast<double>(layer.window->idle);
-    }
-    look.measured = layers > 0 && look.rows > 0;
-    for (double* value :
-         {&look.token_entropy, &look.load_entropy, &look.imbalance, &look.idle_experts}) {
-      if (layers > 0) *value /= layers;
-    }
+    look.layers = RoutingBetween(before->second.layers, router.layers);
+    look.lately = MeasuresLately(router.layers);
     if (look.rows > 0) looks.push_back(std::move(look));
   }
   last_look_ = std::move(last);

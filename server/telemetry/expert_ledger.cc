@@ -47,6 +47,7 @@ void ExpertLedger::Add(std::int64_t second, const RoutingCounts& counts) {
     std::fill_n(window_slots, num_experts_, 0);
   }
   layer.rows += counts.rows;
+  layer.entropy += counts.entropy;
   bucket.rows += counts.rows;
   bucket.entropy += counts.entropy;
   bucket.topk_mass += counts.topk_mass;
@@ -65,6 +66,7 @@ LayerExpertStats ExpertLedger::LayerStatsAt(std::int64_t second, std::size_t pos
   LayerExpertStats stats{.layer = layers_[position],
                          .rows = layer.rows,
                          .slots = layer.slots,
+                         .entropy = layer.entropy,
                          .window_rows = 0,
                          .window_slots = std::vector<std::int64_t>(num_experts_),
                          .window = {}};

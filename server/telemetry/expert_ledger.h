@@ -16,6 +16,7 @@ struct LayerExpertStats {
   int layer = 0;                           // index in model.layers
   std::int64_t rows = 0;                   // since the router was loaded
   std::vector<std::int64_t> slots;         // [E], since the router was loaded; sums to k · rows
+  double entropy = 0;                      // Σ over these rows, nats (RoutingSums)
   std::int64_t window_rows = 0;            // in the last 60 s
   std::vector<std::int64_t> window_slots;  // [E], in the last 60 s
   std::optional<ExpertMeasures> window;    // over the last 60 s; absent without rows
@@ -50,7 +51,8 @@ class ExpertLedger {
   };
   struct Layer {
     std::int64_t rows = 0;
-    std::vector<std::int64_t> slots;          // [E]
+    std::vector<std::int64_t> slots;  // [E]
+    double entropy = 0;
     std::vector<Bucket> buckets;              // [kWindowSeconds], at second % kWindowSeconds
     std::vector<std::uint32_t> window_slots;  // [kWindowSeconds, E]
   };

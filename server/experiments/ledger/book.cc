@@ -48,22 +48,34 @@ UnitValues ValuesOf(const RouterLook& look) {
   UnitValues values;
   values[Quantity::kRoutedRows] = static_cast<double>(look.rows);
   values[Quantity::kRouterSeconds] = absl::ToDoubleSeconds(look.time);
-  if (!look.measured) return values;
-  values[Quantity::kLooks] = 1;
-  values[Quantity::kTokenEntropy] = look.token_entropy;
-  values[Quantity::kLoadEntropy] = look.load_entropy;
-  values[Quantity::kImbalance] = look.imbalance;
-  values[Quantity::kIdleExperts] = look.idle_experts;
   return values;
+}
+
+// Weighed by the rows that they are of: of few rows the load is less even by chance alone.
+void SetMeasures(const RouterMeasures& measures, std::int64_t rows, UnitValues* values) {
+  const double weight = static_cast<double>(rows);
+  (*values)[Quantity::kMeasuredRows] = weight;
+  (*values)[Quantity::kTokenEntropy] = weight * measures.token_entropy;
+  (*values)[Quantity::kLoadEntropy] = weight * measures.load_entropy;
+  (*values)[Quantity::kImbalance] = weight * measures.imbalance;
+  (*values)[Quantity::kIdleExperts] = weight * measures.idle_experts;
+}
+
+void AddLayer(const LayerRouting& from, LayerRouting* into) {
+  into->rows += from.rows;
+  into->entropy += from.entropy;
+  into->slots.resize(std::max(into->slots.size(), from.slots.size()));
+  for (std::size_t e = 0; e < from.slots.size(); ++e) into->slots[e] += from.slots[e];
 }
 
 std::uint64_t SliceHash(std::int64_t slice) { return UnitHash(absl::StrCat("slice ", slice)); }
 
 }  // namespace
 
-Book::Book(AnalysisPlan plan, absl::Time now)
+Book::Book(AnalysisPlan plan, absl::Time now, MeasureRouting measure)
     : plan_(Sorted(std::move(plan))),
       since_(now),
+      measure_(std::move(measure)),
       units_(plan_),
       totals_(plan_.experiment.arms.size()) {}
 
@@ -146,14 +158,31 @@ void Book::OnFinished(const ExposedRequest& request, const RequestMeasures& meas
 
 void Book::OnRouter(const RouterLook& look, absl::Time now) {
   const UnitValues values = ValuesOf(look);
+  UnitValues lately;
+  if (look.lately) SetMeasures(*look.lately, look.rows, &lately);
   const std::optional<std::int64_t> slice = SliceOf(look.since, now);
   for (std::size_t i = 0; i < totals_.size(); ++i) {
     if (plan_.experiment.arms[i].router != look.router) continue;
     totals_[i].sums.Add(values);
+    totals_[i].sums.Add(lately);
     if (!slice) continue;
     UnitRecord* const record = units_.Find(SliceHash(*slice), Entry::kMeasures, now, now);
-    if (record != nullptr && record->arm == static_cast<int>(i)) record->values.Add(values);
+    if (record == nullptr || record->arm != static_cast<int>(i)) continue;
+    record->values.Add(values);
+    MeasureSlice(*slice, look, &record->values);
   }
+}
+
+void Book::MeasureSlice(std::int64_t slice, const RouterLook& look, UnitValues* values) {
+  if (measure_ == nullptr || look.layers.empty()) return;
+  if (routing_.slice != slice) routing_ = {.slice = slice, .rows = 0, .layers = {}};
+  routing_.rows += look.rows;
+  routing_.layers.resize(std::max(routing_.layers.size(), look.layers.size()));
+  for (std::size_t i = 0; i < look.layers.size(); ++i) {
+    AddLayer(look.layers[i], &routing_.layers[i]);
+  }
+  const std::optional<RouterMeasures> measures = measure_(routing_.layers);
+  if (measures) SetMeasures(*measures, routing_.rows, values);
 }
 
 void Book::OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums,

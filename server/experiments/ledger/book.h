@@ -9,6 +9,7 @@
 
 #include "absl/time/time.h"
 #include "server/experiments/ledger/analysis_plan.h"
+#include "server/experiments/ledger/router_look.h"
 #include "server/experiments/ledger/snapshot.h"
 #include "server/experiments/ledger/unit_table.h"
 
@@ -39,19 +40,10 @@ struct RequestMeasures {
   bool awaits_text = false;  // its text is to be scored under other arms: OnTextEnded comes
 };
 
-// What a router did since the look before, and how its experts stand (means over layers).
-struct RouterLook {
-  std::string router;
-  absl::Time since;  // the look before
-  std::int64_t rows = 0;
-  absl::Duration time;
-  bool measured = false;  // the four below are known: rows were routed lately
-  double token_entropy = 0, load_entropy = 0, imbalance = 0, idle_experts = 0;
-};
-
 class Book {
  public:
-  explicit Book(AnalysisPlan plan, absl::Time now);
+  // Without `measure` slices have no measures of experts.
+  Book(AnalysisPlan plan, absl::Time now, MeasureRouting measure);
 
   // Unknown arms are ignored. The second follows the first for every request.
   void OnAdmitted(const ExposedRequest& request);
@@ -80,17 +72,28 @@ class Book {
   absl::Time since() const { return since_; }
 
  private:
+  // What the router of a slice's arm decided in its analysed part so far.
+  struct SliceRouting {
+    std::int64_t slice = 0;
+    std::int64_t rows = 0;
+    std::vector<LayerRouting> layers;
+  };
+
   int FindArm(std::string_view name) const;  // −1: none
   absl::Time SliceEnd(std::int64_t slice) const;
   bool InBurnIn(std::int64_t slice, absl::Time time) const;
   // The slice whose analysed part holds all of [since, now].
   std::optional<std::int64_t> SliceOf(absl::Time since, absl::Time now) const;
+  // `values`, of the slice's unit, with the measures of all that was decided in it.
+  void MeasureSlice(std::int64_t slice, const RouterLook& look, UnitValues* values);
 
   const AnalysisPlan plan_;  // arms sorted by name
   const absl::Time since_;
+  const MeasureRouting measure_;  // null: none
   UnitTable units_;
   std::vector<ArmTotals> totals_;  // [arms]
   UnitSample sample_;              // of all arms
+  SliceRouting routing_;           // of the latest slice that was looked at
 };
 
 }  // namespace penstock

@@ -79,7 +79,7 @@ std::shared_ptr<Book> Ledger::OpenBook(Books* books, std::string_view revision,
   AnalysisPlan plan = books->plan;
   plan.revision = std::string(revision);
   plan.period = period;
-  auto book = std::make_shared<Book>(std::move(plan), options_.clock->Now());
+  auto book = std::make_shared<Book>(std::move(plan), options_.clock->Now(), options_.measure);
   // One that measured nothing pushes out none that did.
   std::erase_if(books->books, [](const auto& known) { return known->empty(); });
   books->books.push_back(book);
@@ -259,7 +259,7 @@ absl::StatusOr<LedgerSnapshot> Ledger::Snapshot(std::string_view experiment,
     const absl::Time now = options_.clock->Now();
     PENSTOCK_ASSIGN_OR_RETURN(Book* const book, FindBook(experiment, revision));
     if (book == nullptr) {
-      snapshot = Book(experiments_.find(View(experiment))->second.plan, now).Snapshot(now);
+      snapshot = Book(experiments_.find(View(experiment))->second.plan, now, {}).Snapshot(now);
     } else {
       snapshot = book->Snapshot(now);
       if (with_units) pages = book->ShareUnits();

@@ -48,6 +48,7 @@ class Ledger {
     // Requests, and idempotency keys, that outcomes are still joined to or held against: the
     // latest.
     std::size_t max_remembered = 200'000;
+    MeasureRouting measure = {};  // of the routers of slices, under `switchback`; null: none
   };
 
   explicit Ledger(Options options) : options_(options) {}

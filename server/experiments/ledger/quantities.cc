@@ -18,7 +18,7 @@ constexpr std::array<std::string_view, kQuantities> kNames = {"requests",
                                                               "repeated_ngrams",
                                                               "routed_rows",
                                                               "router_seconds",
-                                                              "looks",
+                                                              "measured_rows",
                                                               "token_entropy_sum",
                                                               "load_entropy_sum",
                                                               "imbalance_sum",
@@ -34,10 +34,10 @@ constexpr MetricDefinition kMetrics[] = {
     {"logprob", Quantity::kLogprob, Quantity::kScoredTokens, "nats"},
     {"repetition", Quantity::kRepeatedNgrams, Quantity::kNgrams, ""},
     {"router_gpu_time", Quantity::kRouterSeconds, Quantity::kRoutedRows, "s", true},
-    {"token_entropy", Quantity::kTokenEntropy, Quantity::kLooks, "", true},
-    {"load_entropy", Quantity::kLoadEntropy, Quantity::kLooks, "", true},
-    {"imbalance", Quantity::kImbalance, Quantity::kLooks, "", true},
-    {"idle_experts", Quantity::kIdleExperts, Quantity::kLooks, "", true},
+    {"token_entropy", Quantity::kTokenEntropy, Quantity::kMeasuredRows, "", true},
+    {"load_entropy", Quantity::kLoadEntropy, Quantity::kMeasuredRows, "", true},
+    {"imbalance", Quantity::kImbalance, Quantity::kMeasuredRows, "", true},
+    {"idle_experts", Quantity::kIdleExperts, Quantity::kMeasuredRows, "", true},
 };
 
 }  // namespace

@@ -27,7 +27,7 @@ enum class Quantity {
   // Of an arm's router, in a slice of time under `switchback`; no request's own.
   kRoutedRows,  // token rows that it routed
   kRouterSeconds,
-  kLooks,  // at the measures below; each is a mean over layers
+  kMeasuredRows,  // that the measures below are of, each weighed by them
   kTokenEntropy,
   kLoadEntropy,
   kImbalance,

@@ -159,12 +159,14 @@ TEST_F(AdminTest, ExpertStatsHoldTheMeasuresOfTheWindow) {
   LayerExpertStats busy{.layer = 1,
                         .rows = 10,
                         .slots = {10, 5, 5, 0},
+                        .entropy = 5,
                         .window_rows = 4,
                         .window_slots = {4, 2, 2, 0},
                         .window = measures};
   LayerExpertStats idle{.layer = 2,
                         .rows = 10,
                         .slots = {5, 5, 5, 5},
+                        .entropy = 5,
                         .window_rows = 0,
                         .window_slots = {0, 0, 0, 0},
                         .window = std::nullopt};

@@ -444,6 +444,7 @@ TEST_F(PrometheusTelemetryTest, SnapshotHoldsTotalsAndWindow) {
   EXPECT_EQ(layer.layer, 1);
   EXPECT_EQ(layer.rows, 12);
   EXPECT_THAT(layer.slots, testing::ElementsAre(12, 8, 4, 0));
+  EXPECT_GT(layer.entropy, 0);
   EXPECT_EQ(layer.window_rows, 2);
   EXPECT_THAT(layer.window_slots, testing::ElementsAre(2, 2, 0, 0));
   ASSERT_TRUE(layer.window.has_value());

@@ -265,21 +265,19 @@ TEST_F(LedgerTest, SlicesAreUnitsWithoutBurnInAndWithoutRequestsAcrossABorder) {
   const auto since = [this](double seconds) { return clock_.Now() - absl::Seconds(seconds); };
   // The burn-in ended 16 s ago.
   ASSERT_EQ(clock_.Now(), absl::FromUnixSeconds(60 * slice + 26));
-  ledger_.OnRouters(
-      {{.router = "linear", .since = since(17), .rows = 1, .time = absl::Seconds(1)}});
-  ledger_.OnRouters({{.router = "linear",
-                      .since = since(16),
-                      .rows = 10,
-                      .time = absl::Seconds(1),
-                      .measured = true,
-                      .token_entropy = 0.5,
-                      .load_entropy = 0.9,
-                      .imbalance = 2,
-                      .idle_experts = 1},
-                     {.router = "mlp", .since = since(1), .rows = 5, .time = absl::Seconds(1)}});
+  const auto look = [&](const std::string& router, double seconds, std::int64_t rows) {
+    ledger_.OnRouters({{.router = router,
+                        .since = since(seconds),
+                        .rows = rows,
+                        .time = absl::Seconds(1),
+                        .layers = {},
+                        .lately = {}}});
+  };
+  look("linear", 17, 1);
+  look("linear", 16, 10);
+  look("mlp", 1, 5);
   Request("u2", "a", absl::Seconds(60), "r", slice);  // across the border
-  ledger_.OnRouters(
-      {{.router = "linear", .since = since(60), .rows = 1, .time = absl::Seconds(1)}});
+  look("linear", 60, 1);
   clock_.Advance(absl::Minutes(2));
   const LedgerSnapshot snapshot = Snapshot();
   EXPECT_EQ(snapshot.arms[0].totals.sums[Quantity::kRequests], 4);
@@ -289,8 +287,76 @@ TEST_F(LedgerTest, SlicesAreUnitsWithoutBurnInAndWithoutRequestsAcrossABorder) {
   EXPECT_EQ(Sums(snapshot, 0, "latency").sum, 6);
   EXPECT_EQ(Sums(snapshot, 0, "router_gpu_time").sum, 1);
   EXPECT_EQ(Sums(snapshot, 0, "router_gpu_time").denominator_sum, 10);
-  EXPECT_EQ(Sums(snapshot, 0, "imbalance").sum, 2);
   EXPECT_EQ(snapshot.arms[1].totals.sums[Quantity::kRouterSeconds], 1);
+}
+
+// What it is asked about, as measures: of the first layer its rows, the slots of its first expert
+// and its entropy; how many layers there are.
+std::optional<RouterMeasures> Echo(std::span<const LayerRouting> layers) {
+  return RouterMeasures{.token_entropy = static_cast<double>(layers[0].rows),
+                        .load_entropy = static_cast<double>(layers[0].slots[0]),
+                        .imbalance = layers[0].entropy,
+                        .idle_experts = static_cast<double>(layers.size())};
+}
+
+TEST_F(LedgerTest, ASliceIsMeasuredByWhatWasRoutedInItAlone) {
+  Ledger ledger({.clock = &clock_, .measure = Echo});
+  AnalysisPlan plan = TwoArms();
+  plan.experiment.switchback_slice = absl::Minutes(1);
+  plan.burn_in = absl::Seconds(10);
+  ledger.SetPlans({plan});
+  const std::int64_t first = absl::ToUnixSeconds(clock_.Now()) / 60 + 1;
+  const auto go_to = [&](std::int64_t slice, int second) {
+    clock_.Advance(absl::FromUnixSeconds(60 * slice + second) - clock_.Now());
+  };
+  const auto admit = [&](std::int64_t slice, std::string_view arm) {
+    const ExposedRequest request{.experiment = "e",
+                                 .revision = "r1",
+                                 .arm = arm,
+                                 .tenant = "acme",
+                                 .unit = "u",
+                                 .request_id = "r",
+                                 .slice = slice,
+                                 .admitted = clock_.Now()};
+    ledger.OnAdmitted(request);
+    ledger.OnFinished(request, RequestMeasures());
+  };
+  const auto look = [&](int seconds, const std::string& router, std::int64_t rows) {
+    ledger.OnRouters({{.router = router,
+                       .since = clock_.Now() - absl::Seconds(seconds),
+                       .rows = rows,
+                       .time = absl::Seconds(1),
+                       .layers = {{.rows = rows, .slots = {rows / 2, rows}, .entropy = 0.5},
+                                  {.rows = rows, .slots = {rows, 0}, .entropy = 0.25}},
+                       .lately = RouterMeasures{.token_entropy = 9}}});
+  };
+  go_to(first, 15);
+  admit(first, "a");
+  go_to(first, 20);
+  look(15, "linear", 1000);  // reaches into the burn-in
+  look(10, "linear", 4);
+  look(10, "mlp", 100);  // not this slice's arm
+  go_to(first, 30);
+  look(10, "linear", 6);
+  go_to(first + 1, 5);
+  look(35, "linear", 1000);  // reaches across the border
+  go_to(first + 1, 11);
+  admit(first + 1, "a");
+  go_to(first + 1, 21);
+  look(10, "linear", 20);
+  go_to(first + 2, 0);
+  const LedgerSnapshot snapshot = *ledger.Snapshot("e", "", false);
+  // Slices of 10 and of 20 rows; each weighs as many as it has.
+  EXPECT_EQ(Sums(snapshot, 0, "token_entropy").units, 2);
+  EXPECT_EQ(Sums(snapshot, 0, "token_entropy").denominator_sum, 10 + 20);
+  EXPECT_EQ(Sums(snapshot, 0, "token_entropy").sum, 10 * 10 + 20 * 20);
+  EXPECT_EQ(Sums(snapshot, 0, "load_entropy").sum, 10 * (2 + 3) + 20 * 10);
+  EXPECT_EQ(Sums(snapshot, 0, "imbalance").sum, 10 * (0.5 + 0.5) + 20 * 0.5);
+  EXPECT_EQ(Sums(snapshot, 0, "idle_experts").sum, 2 * (10 + 20));
+  EXPECT_EQ(Sums(snapshot, 0, "router_gpu_time").denominator_sum, 10 + 20);
+  // Of the last minute, over all traffic.
+  EXPECT_EQ(snapshot.arms[0].totals.sums[Quantity::kMeasuredRows], 2030);
+  EXPECT_EQ(snapshot.arms[0].totals.sums[Quantity::kTokenEntropy], 9 * 2030);
 }
 
 TEST_F(LedgerTest, PairedScoresEnterUnderTheArmThatWasScored) {
