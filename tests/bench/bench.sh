@@ -20,4 +20,6 @@ echo
 echo
 "$PENSTOCK_BUILD/bin/ledger_simulation" 1000 1500 3
 echo
+"$PENSTOCK_BUILD/bin/ledger_simulation" switchback 1000 1000 3
+echo
 "$PENSTOCK_BUILD/bin/assignment_bench"

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -19,10 +18,6 @@ namespace {
 constexpr int kWindow = 200;  // minutes
 constexpr int kMostRequests = 1000;
 
-using Random = std::mt19937_64;
-
-double Uniform(Random& random) { return (static_cast<double>(random() >> 11) + 0.5) * 0x1p-53; }
-
 int ZipfRequests(Random& random) {
   static const std::vector<double> cumulative = [] {
     std::vector<double> sums;
@@ -37,7 +32,8 @@ int ZipfRequests(Random& random) {
 
 struct User {
   std::string unit, arm;
-  double latency = 0, errors = 0, logprob = 0;
+  double latency = 0, errors = 0, logprob = 0, repetition = 0;
+  double liking = 0;  // of the treatment, nats a token
 };
 
 AnalysisPlan Plan(const LedgerSimulation& simulation) {
@@ -75,13 +71,7 @@ class AaExperiment {
       if (minute >= kWindow && minute % simulation_.look_every_units == 0) Look();
     }
     Look();
-    for (const std::string& metric : apart_) ++alarms_.intervals[metric];
-    for (const std::string& metric : measured_) ++alarms_.measured[metric];
-    alarms_.halved += halved_;
-    alarms_.verdicts += verdict_;
-    alarms_.secondary += secondary_;
-    alarms_.sample_ratio += sample_ratio_;
-    alarms_.judged += judged_;
+    peeks_.AddTo(&alarms_);
   }
 
  private:
@@ -92,6 +82,8 @@ class AaExperiment {
     user.latency = std::exp(0.7 * normal_(random_));
     user.errors = 0.02 * Uniform(random_);
     user.logprob = -2 + 0.3 * normal_(random_);
+    user.repetition = 0.2 * Uniform(random_);
+    user.liking = 0.05 * normal_(random_) + 0.2 * HeavyDrop(random_);
     const int requests = ZipfRequests(random_);
     for (int i = 0; i < requests; ++i) {
       const int after = i == 0 ? 0 : static_cast<int>(Uniform(random_) * 2 * kWindow);
@@ -112,15 +104,20 @@ class AaExperiment {
     measures.ok = Uniform(random_) >= user.errors;
     measures.tokens = 1 + static_cast<int>(-64 * std::log(Uniform(random_)));
     double latency = user.latency * std::exp(0.5 * normal_(random_));
-    if (Uniform(random_) < 0.01) latency += 5 * std::pow(Uniform(random_), -1 / 2.5);
+    if (Uniform(random_) < 0.01) latency += 5 * Pareto(random_);
     measures.latency = absl::Seconds(latency);
     measures.first_token = absl::Seconds(latency / 10);
     const double tokens = static_cast<double>(measures.tokens);
     measures.scored_tokens = measures.tokens;
     measures.logprob = tokens * user.logprob + std::sqrt(tokens) * normal_(random_);
+    measures.gaps = {absl::Seconds(latency / tokens)};
+    measures.ngrams = measures.tokens;
+    measures.repeated_ngrams =
+        static_cast<std::int64_t>(tokens * std::min(1.0, user.repetition * 2 * Uniform(random_)));
+    const double difference = tokens * user.liking +
+                              std::sqrt(tokens) * 0.1 * (normal_(random_) + 5 * HeavyDrop(random_));
     ledger_.OnAdmitted(request);
-    ledger_.OnPaired(request, "treatment",
-                     {.difference = std::sqrt(tokens) * 0.1 * normal_(random_), .tokens = tokens});
+    ledger_.OnPaired(request, "treatment", {.difference = difference, .tokens = tokens});
     ledger_.OnFinished(request, measures);
     ++alarms_.requests;
     if (Uniform(random_) < 0.02) {
@@ -136,20 +133,9 @@ class AaExperiment {
   }
 
   void Look() {
-    const ExperimentReport report =
-        MakeReport(*ledger_.Snapshot("aa", "", false),
-                   {.metric = "latency", .better = Better::kLower, .min_effect = 1e-6}, {}, {});
-    sample_ratio_ |= report.sample_ratio_alarm;
-    halved_ |= report.sample_rate < 1;
-    const ArmReport& treatment = report.arms.back();
-    verdict_ |= treatment.verdict == Verdict::kBetter || treatment.verdict == Verdict::kWorse;
-    for (const MetricReport& metric : treatment.metrics) {
-      if (!metric.comparison) continue;
-      judged_ |= metric.primary;
-      measured_.insert(metric.metric);
-      if (!metric.comparison->interval.Contains(0)) apart_.insert(metric.metric);
-      secondary_ |= metric.adjusted_p && *metric.adjusted_p <= 0.05;
-    }
+    peeks_.See(MakeReport(*ledger_.Snapshot("aa", "", false),
+                          {.metric = "latency", .better = Better::kLower, .min_effect = 1e-6}, {},
+                          {}));
   }
 
   const LedgerSimulation& simulation_;
@@ -161,19 +147,16 @@ class AaExperiment {
   Ledger ledger_;
   std::vector<User> users_;
   std::vector<std::vector<int>> due_;  // [minute % (2 kWindow)]: users with a request then
-  std::set<std::string> apart_, measured_;
-  bool halved_ = false;
-  bool verdict_ = false, secondary_ = false, sample_ratio_ = false, judged_ = false;
+  Peeks peeks_;
 };
 
 }  // namespace
 
 LedgerAlarms SimulateLedger(const LedgerSimulation& simulation) {
   LedgerAlarms alarms;
-  std::seed_seq seeds{simulation.seed, simulation.seed >> 32};
-  std::vector<std::uint32_t> seed_of(static_cast<std::size_t>(simulation.experiments));
-  seeds.generate(seed_of.begin(), seed_of.end());
-  for (const std::uint32_t seed : seed_of) AaExperiment(simulation, seed, &alarms).Run();
+  for (const std::uint32_t seed : SeedsOf(simulation.seed, simulation.experiments)) {
+    AaExperiment(simulation, seed, &alarms).Run();
+  }
   return alarms;
 }
 
