@@ -212,19 +212,22 @@ std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOption
        absl::StrCat("asymptotic confidence sequence, valid at every look; alpha ",
                     Figure(report.alpha), " over the treatments' primary comparisons (Bonferroni)"),
        "Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, Annals of Statistics 52(6), 2024, "
-       "arXiv:2103.06476, Theorem 2.2"},
+       "arXiv:2103.06476, Theorem 2.2, eq. 8"},
       {"variance of a ratio over units", "delta method; the unit of analysis is that of assignment",
-       "Deng, Knoblich, Lu, KDD 2018, section 2.2"},
-      {"relative difference", "Fieller's interval", "Fieller, J. R. Stat. Soc. B 16, 1954"},
+       "Deng, Knoblich, Lu, KDD 2018, section 2.2; arXiv:1803.06336, eq. 6"},
+      {"relative difference", "Fieller's interval, with the width of the sequence",
+       "Fieller, J. R. Stat. Soc. B 16, 1954; von Luxburg, Franz, Statistica Sinica 19, 2009, "
+       "arXiv:0711.0198, eq. 2.1, Theorem 3"},
       {"sample ratio", "sequential multinomial test on exact first exposures, alarm at 0.001",
-       "Lindon, Malek, NeurIPS 2022, arXiv:2011.03567: the Bayes factor of a "
-       "Dirichlet-multinomial"},
+       "Lindon, Malek, NeurIPS 2022, arXiv:2011.03567, section 2.2, Theorems 2.1 and 2.2: the "
+       "Bayes factor of a Dirichlet-multinomial"},
       {"secondary metrics", "always-valid p-values, adjusted over metrics and arms",
-       "Johari, Koomen, Pekelis, Walsh, Operations Research 70(3), 2022; Holm, Scand. J. Stat. "
-       "6(2), 1979"},
+       "Johari, Koomen, Pekelis, Walsh, Operations Research 70(3), 2022, arXiv:1512.04922v3, eq. 7 "
+       "to 9 and section 7; Holm, Scand. J. Stat. 6(2), 1979, p. 67"},
       {"quantiles",
        options.of_series ? "linear within a histogram's bucket" : "DDSketch, relative error 1 %",
-       options.of_series ? "as Prometheus' histogram_quantile" : "Masson, Rim, Lee, VLDB 2019"},
+       options.of_series ? "as Prometheus' histogram_quantile"
+                         : "Masson, Rim, Lee, VLDB 2019, section 2.1"},
       {"unique units", "HyperLogLog, standard error 0.8 %",
        "Flajolet et al., AofA 2007; Ertl, arXiv:1702.01284, algorithm 6"}};
   if (HasPaired(report)) {
@@ -232,7 +235,8 @@ std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOption
                    {"paired log-probability",
                     "differences on the same texts, sampled alike from every arm; a ratio over "
                     "units against zero",
-                    "the interval's, of one sample: Waudby-Smith et al. 2024, Theorem 2.2"});
+                    "the interval's, of one sample: Waudby-Smith et al. 2024, Theorem 2.2, eq. 8; "
+                    "the ratio's variance as below"});
   }
   return methods;
 }

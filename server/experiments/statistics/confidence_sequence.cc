@@ -22,7 +22,8 @@ Interval RatiosWithin(double m1, double v1, double m0, double v0, double c) {
 
 }  // namespace
 
-// ρ² makes c(t) smallest at t = tuned_units: tρ² = −W₋₁(−α²/e) − 1 (appendix B.2 of the paper).
+// ρ² makes c(t) smallest at t = tuned_units: tρ² = −W₋₁(−α²/e) − 1 (appendix B.2 of the paper, of
+// which its eq. 50 is an approximation).
 ConfidenceSequence::ConfidenceSequence(const SequenceOptions& options) : options_(options) {
   PENSTOCK_CHECK_GT(options.alpha, 0);
   PENSTOCK_CHECK_LT(options.alpha, 1);

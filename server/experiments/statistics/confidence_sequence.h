@@ -3,13 +3,15 @@
 //
 // Asymptotic confidence sequences with Robbins' normal mixture: Waudby-Smith, Arbour, Sinha,
 // Kennedy, Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences", Annals
-// of Statistics 52(6), 2024 (arXiv:2103.06476), Theorem 2.2, applied to the difference of two arms
-// of a randomized experiment as in its section 3. With t units in both arms, an estimate θ̂ and its
+// of Statistics 52(6), 2024 (arXiv:2103.06476), Theorem 2.2, eq. 8, applied to the difference of
+// two arms of a randomized experiment as in its section 3; to ratios by the delta method, which is
+// sequential too (Proposition 3.5). With t units in both arms, an estimate θ̂ and its
 // standard error se, the interval
 //   θ̂ ± se c(t),   c(t)² = 2 (tρ² + 1) / (tρ²) · ln(√(tρ² + 1) / α)
 // misses θ at any t, ever, with probability α at most, as the first look comes late enough. The
-// p-value is one over the mixture martingale, min(1, √(tρ² + 1) exp(−tρ² z² / (2 (tρ² + 1)))), as
-// in Johari, Koomen, Pekelis, Walsh, "Always Valid Inference", Operations Research 70(3), 2022.
+// p-value is one over the mixture martingale, min(1, √(tρ² + 1) exp(−tρ² z² / (2 (tρ² + 1)))): the
+// mixture likelihood ratio of Johari, Koomen, Pekelis, Walsh, "Always Valid Inference", Operations
+// Research 70(3), 2022 (arXiv:1512.04922v3, eq. 7 to 9), for normal values and a normal mixture.
 //
 // Why this one: latencies have no known bound or variance, which exact sequences need; only sums
 // over units are kept, and this needs no more; and one theorem serves means and ratios.
@@ -45,7 +47,10 @@ struct Interval {
 // A comparison in parts of |control|.
 struct RelativeComparison {
   double difference = 0;
-  Interval interval;  // by Fieller (J. R. Stat. Soc. B 16, 1954); leaves out 0 as the other does
+  // By Fieller (J. R. Stat. Soc. B 16, 1954): the ratios that are not rejected, as in von Luxburg,
+  // Franz, Statistica Sinica 19, 2009 (arXiv:0711.0198), eq. 2.1 and Theorem 3, with c(t) for the
+  // quantile of t. Leaves out 0 as the other does.
+  Interval interval;
   double detectable = 0;
 };
 

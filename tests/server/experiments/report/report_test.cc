@@ -248,17 +248,33 @@ TEST(ReportTest, WhatSeriesDoNotSayIsSaid) {
   }
 }
 
-TEST(ReportTest, EveryMethodNamesItsSource) {
+// A paper with its year, and the place in it.
+void ExpectSources(const std::vector<Method>& methods, bool of_series) {
+  for (const Method& method : methods) {
+    if (of_series && method.what == "quantiles") continue;  // Prometheus' own
+    EXPECT_THAT(method.source, ContainsRegex("[A-Z][a-z]+.*(19|20)[0-9][0-9]")) << method.what;
+    EXPECT_THAT(method.source,
+                ContainsRegex("(Theorems?|Proposition|eq\\.|section|algorithm|p\\.) [0-9]+"))
+        << method.what;
+  }
+}
+
+TEST(ReportTest, EveryMethodNamesItsSourceAndThePlaceInIt) {
   const Question paired = {
       .metric = "paired_logprob", .better = Better::kHigher, .min_effect = 0.005};
   for (const bool of_series : {false, true}) {
-    const auto methods =
-        MakeReport(Empty({"control", "mlp"}), paired, {}, {.of_series = of_series}).methods;
-    EXPECT_EQ(methods.size(), 8u);
-    for (const Method& method : methods) {
-      if (of_series && method.what == "quantiles") continue;  // Prometheus' own
-      EXPECT_THAT(method.source, ContainsRegex("[A-Z][a-z]+.*(19|20)[0-9][0-9]")) << method.what;
-    }
+    const ReportOptions options = {.of_series = of_series};
+    const auto primary = MakeReport(Empty({"control", "mlp"}), paired, {}, options).methods;
+    EXPECT_EQ(primary.size(), 8u);
+    EXPECT_EQ(primary[0].what, "paired log-probability");
+    ExpectSources(primary, of_series);
+
+    LedgerSnapshot scored = Empty({"control", "mlp"});
+    EXPECT_EQ(MakeReport(scored, kLatency, {}, options).methods.size(), 7u);
+    scored.arms[1].entered.paired.Add(0.5, 8);
+    const auto secondary = MakeReport(scored, kLatency, {}, options).methods;
+    EXPECT_EQ(secondary.size(), 8u) << "some texts were scored";
+    ExpectSources(secondary, of_series);
   }
 }
 
