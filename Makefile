@@ -15,7 +15,7 @@ export CCACHE_NOHASHDIR := 1
 
 help: ## this list
 	@echo 'Penstock: a gRPC server for Mixture-of-Experts models with a router per request.'
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 setup:
 	@$(SETUP) build

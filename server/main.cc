@@ -1,4 +1,6 @@
 // The program: its subcommands, and nothing else.
+#include <iostream>
+
 #include "CLI/CLI.hpp"
 #include "server/commands.h"
 
@@ -21,6 +23,11 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (app.get_subcommands().empty() && !app.remaining().empty()) {
+      std::cerr << "penstock: there is no command " << app.remaining().front()
+                << "; --help lists them\n";
+      return penstock::kExitUsage;
+    }
     return app.exit(error) == 0 ? penstock::kExitOk : penstock::kExitUsage;
   }
   return exit_code;

@@ -16,8 +16,8 @@
 #include "server/config/config.h"
 #include "server/config/duration.h"
 #include "server/config/endpoint.h"
-#include "server/config/paired_scoring.h"
 #include "server/config/reload.h"
+#include "server/config/warnings.h"
 #include "server/config/yaml_writer.h"
 #include "server/configured_routers.h"
 #include "server/engine/engine.h"
@@ -60,7 +60,7 @@ std::map<std::string, std::int64_t> GpuMemory(const ModelSpec& spec) {
 void SetUpLog(const v1::ServerConfig& config) {
   SetLogFormat(config.log().format() == v1::LogConfig::FORMAT_JSON ? LogFormat::kJson
                                                                    : LogFormat::kText);
-  for (const std::string& warning : PairedScoringWarnings(config)) {
+  for (const std::string& warning : ConfigWarnings(config, Clock::Real().Now())) {
     Log(LogLevel::kWarning, "configuration", {{"warning", warning}});
   }
 }
@@ -286,6 +286,7 @@ class Server final : public PenstockServer {
   absl::Status StartRpc(const ModelSpec& spec) {
     RpcServer::Options options;
     options.address = config_.listen().grpc();
+    options.admin_socket = config_.listen().admin();
     options.max_request_bytes = static_cast<int>(config_.limits().max_message_bytes());
     options.max_metadata_bytes = static_cast<int>(config_.limits().max_header_bytes());
     options.drain_timeout = drain_timeout_;

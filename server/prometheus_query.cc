@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "clients/cpp/cli/http_get.h"
 #include "nlohmann/json.hpp"
@@ -78,9 +79,17 @@ absl::StatusOr<std::vector<ExperimentSample>> QuerySamples(const std::string& ur
   const std::string address(rest.substr(0, slash));
   std::string prefix(slash == absl::string_view::npos ? "" : rest.substr(slash));
   while (!prefix.empty() && prefix.back() == '/') prefix.pop_back();
-  PENSTOCK_ASSIGN_OR_RETURN(const std::string body,
-                            client::HttpGet(address, prefix + SamplesPath(experiment), kTimeout));
-  return ParseSamples(body);
+  const std::string path = prefix + SamplesPath(experiment);
+  const absl::StatusOr<std::string> body = client::HttpGet(address, path, kTimeout);
+  if (!body.ok()) {
+    // Without the query, which is long and nobody's own.
+    return absl::Status(
+        body.status().code(),
+        absl::StrCat("--prometheus: got ", url, ", want a Prometheus server: ",
+                     absl::StrReplaceAll(body.status().message(),
+                                         {{path, absl::StrCat(prefix, "/api/v1/query")}})));
+  }
+  return ParseSamples(*body);
 }
 
 }  // namespace penstock

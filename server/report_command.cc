@@ -1,11 +1,11 @@
 // `penstock report`: one report over several servers, from themselves or from Prometheus.
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "clients/cpp/cli/json.h"
@@ -56,7 +56,10 @@ absl::StatusOr<ExperimentReport> OfServers(const ReportFlags& flags) {
   for (const std::string& server : flags.servers) {
     absl::StatusOr<AskedSnapshot> one = FetchSnapshot(server, flags);
     if (!one.ok()) {
-      return absl::Status(one.status().code(), absl::StrCat(server, ": ", one.status().message()));
+      const absl::string_view why = one.status().message();
+      return absl::Status(one.status().code(), absl::StrContains(why, server)
+                                                   ? std::string(why)
+                                                   : absl::StrCat(server, ": ", why));
     }
     PENSTOCK_RETURN_IF_ERROR(replicas.Add(server, *std::move(one)));
   }
@@ -106,6 +109,11 @@ int Report(const ReportFlags& flags) {
   if (flags.servers.empty() == flags.prometheus.empty()) {
     return fail("want either --server, once for each replica, or --prometheus", kExitUsage);
   }
+  if (flags.prometheus.empty() &&
+      (flags.units_stay || !flags.config.empty() || !flags.overrides.empty())) {
+    return fail("--config, --set and --units-stay go with --prometheus: servers know the rest",
+                kExitUsage);
+  }
   if (!flags.prometheus.empty() && flags.config.empty()) {
     return fail("--config: got nothing, want the servers' file: it has the question and the shares",
                 kExitUsage);
@@ -115,10 +123,8 @@ int Report(const ReportFlags& flags) {
   if (!made.ok()) return fail(std::string(made.status().message()), kExitFailure);
   const v1::ExperimentReport report = ToProto(*made);
   if (!flags.html.empty()) {
-    std::ofstream page(flags.html, std::ios::binary);
-    page << client::ReportPage(report);
-    page.close();
-    if (!page) return fail("--html: " + flags.html + " cannot be written", kExitFailure);
+    const absl::Status written = client::WriteReportPage(report, flags.html);
+    if (!written.ok()) return fail(std::string(written.message()), kExitFailure);
   }
   client::Terminal terminal = client::ProcessTerminal();
   if (flags.json) {
@@ -140,7 +146,9 @@ void AddReportCommand(CLI::App* app, int* exit_code) {
   command->add_option("EXPERIMENT", flags->experiment, "its name in the configuration")->required();
   command
       ->add_option("--server", flags->servers,
-                   "gRPC address of a replica; once for each: merged unit by unit")
+                   "gRPC address of a replica where it serves AdminService: a loopback one, a "
+                   "tunnel to one, or unix:PATH of its listen.admin; once for each: merged unit by "
+                   "unit")
       ->take_all()
       ->type_name("HOST:PORT");
   command
@@ -159,7 +167,9 @@ void AddReportCommand(CLI::App* app, int* exit_code) {
       ->type_name("FILE");
   command->footer(
       "Of one server: penstock-cli report.\n\nExamples:\n"
-      "  penstock report mlp-vs-linear --server 10.0.0.1:50051 --server 10.0.0.2:50051\n"
+      "  ssh -fNL 50061:/run/penstock/admin.sock replica-1; ssh -fNL "
+      "50062:/run/penstock/admin.sock replica-2\n"
+      "  penstock report mlp-vs-linear --server 127.0.0.1:50061 --server 127.0.0.1:50062\n"
       "  penstock report mlp-vs-linear --prometheus http://127.0.0.1:9090 --config penstock.yaml");
   command->callback([flags, exit_code] { *exit_code = Report(*flags); });
 }

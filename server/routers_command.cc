@@ -25,7 +25,7 @@ int Fail(const char* command, const absl::Status& status) {
 std::string HyperRange(const HyperRule& rule) {
   std::string text;
   for (const std::string& word : rule.words) absl::StrAppend(&text, text.empty() ? "" : "|", word);
-  if (!text.empty()) return text;
+  if (!text.empty()) return absl::StrCat(text, ", ", rule.words.front(), " unless given");
   if (rule.of_model) return "of the model";
   return absl::StrCat(rule.least, "–", rule.most, ", ", rule.fallback, " unless given");
 }

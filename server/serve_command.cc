@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "routers/package/router_catalogue.h"
+#include "server/base/clock.h"
 #include "server/commands.h"
 #include "server/config/config.h"
 #include "server/config/file_watch.h"
@@ -127,13 +128,13 @@ void PrintReload(const v1::ServerConfig& running, const v1::ServerConfig& update
 int Check(const ConfigFlags& flags, const std::string& running_file) {
   const ConfigOptions options = {.overrides = flags.overrides,
                                  .built_in_routers = {std::string(kCheckpointRouter)}};
-  const ConfigCheck check = CheckConfig(flags.file, options);
+  const ConfigCheck check = CheckConfig(flags.file, options, Clock::Real().Now());
   (check.valid ? std::cout : std::cerr) << check.text;
   if (!check.valid) return kExitFailure;
   if (running_file.empty()) return kExitOk;
   const auto running = LoadConfig(running_file, options);
   if (!running.ok()) {
-    std::cerr << "--running: " << running.status().message() << "\n";
+    std::cerr << "penstock check-config: --running: " << running.status().message() << "\n";
     return kExitFailure;
   }
   const auto updated = LoadConfig(flags.file, options);
@@ -183,7 +184,8 @@ void AddCheckConfigCommand(CLI::App* app, int* exit_code) {
       "the file that a server runs with: says what a reload would change, and which "
       "experiments start a new revision");
   command->footer(
-      "Exits 1 if there is any.\n\nExamples:\n"
+      "Exits 1 if there is any. Of a valid file it says what each experiment exposes, and warns of "
+      "what its author hardly wants.\n\nExamples:\n"
       "  penstock check-config --config penstock.yaml\n"
       "  penstock check-config --config new.yaml --running penstock.yaml");
   command->callback([flags, running, exit_code] { *exit_code = Check(*flags, *running); });

@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "clients/cpp/error.h"
 #include "clients/cpp/generate_reactor.h"
@@ -63,6 +65,25 @@ absl::Status ReadAll(grpc::ClientContext& context, grpc::ClientReader<Response>&
   return wanted ? ToAbslStatus(status) : absl::OkStatus();
 }
 
+bool IsPort(absl::string_view text) {
+  int port = 0;
+  return absl::SimpleAtoi(text, &port) && port > 0 && port < 65536;
+}
+
+// HOST:PORT, or what gRPC takes besides. Others would be looked for until the time is up.
+bool IsTarget(absl::string_view address) {
+  for (const absl::string_view scheme :
+       {"unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:"}) {
+    if (absl::StartsWith(address, scheme)) return true;
+  }
+  const std::size_t colon = address.rfind(':');
+  if (colon == absl::string_view::npos || colon == 0) return false;
+  const absl::string_view host = address.substr(0, colon);
+  const bool bracketed = host.front() == '[' && host.back() == ']';
+  return IsPort(address.substr(colon + 1)) &&
+         (bracketed || host.find_first_of(":/, ") == absl::string_view::npos);
+}
+
 }  // namespace
 
 Client::Client(Options options, std::unique_ptr<Stubs> stubs)
@@ -71,8 +92,10 @@ Client::Client(Options options, std::unique_ptr<Stubs> stubs)
 Client::~Client() { stubs_->open_calls->WaitForNone(); }
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Connect(Options options) {
-  if (options.address.empty()) {
-    return absl::InvalidArgumentError("address: got an empty one, want host:port");
+  if (!IsTarget(options.address)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("server address: got '", options.address,
+                     "', want HOST:PORT such as 127.0.0.1:50051, or unix:PATH"));
   }
   for (const char character : options.tenant) {
     // gRPC aborts the process on metadata that it can't send.

@@ -8,10 +8,12 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "server/base/status_macros.h"
-#include "server/config/paired_scoring.h"
 #include "server/config/references.h"
+#include "server/config/values.h"
 #include "server/config/violations.h"
+#include "server/config/warnings.h"
 #include "server/config/yaml_reader.h"
 #include "server/config/yaml_tree.h"
 
@@ -43,6 +45,19 @@ absl::StatusOr<std::string> ReadFile(const std::string& file) {
   return text;
 }
 
+// Shares as what they come to: an exposure of 20 is no 20 %.
+std::string Summary(const v1::ExperimentConfig& experiment) {
+  const int buckets = experiment.range().size();
+  const int exposed = ParseExposure(experiment.exposure(), buckets).value_or(0);
+  const auto arm_text = [&](std::string* out, const v1::ArmConfig& arm) {
+    absl::StrAppend(out, arm.name(), " ", arm.share() / 100.0, " %",
+                    arm.name() == experiment.control() ? " (control)" : "");
+  };
+  return absl::StrCat("experiment ", experiment.name(), ": ", exposed, " of ", buckets,
+                      " buckets exposed (", 100.0 * exposed / buckets, " %); arms ",
+                      absl::StrJoin(experiment.arms(), ", ", arm_text));
+}
+
 }  // namespace
 
 absl::StatusOr<v1::ServerConfig> ParseConfig(std::string_view yaml, const ConfigOptions& options) {
@@ -69,11 +84,14 @@ absl::StatusOr<v1::ServerConfig> LoadConfig(const std::string& file, const Confi
   return ParseConfig(text, options);
 }
 
-ConfigCheck CheckConfig(const std::string& file, const ConfigOptions& options) {
+ConfigCheck CheckConfig(const std::string& file, const ConfigOptions& options, absl::Time now) {
   const absl::StatusOr<v1::ServerConfig> config = LoadConfig(file, options);
   if (config.ok()) {
     ConfigCheck check = {.valid = true, .text = absl::StrCat(file, ": valid\n")};
-    for (const std::string& warning : PairedScoringWarnings(*config)) {
+    for (const v1::ExperimentConfig& experiment : config->experiments().list()) {
+      absl::StrAppend(&check.text, Summary(experiment), "\n");
+    }
+    for (const std::string& warning : ConfigWarnings(*config, now)) {
       absl::StrAppend(&check.text, "warning: ", warning, "\n");
     }
     return check;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "penstock/v1/config.pb.h"
 
 namespace penstock {
@@ -31,11 +32,12 @@ absl::StatusOr<v1::ServerConfig> ParseConfig(std::string_view yaml, const Config
 // The same from a file; NOT_FOUND or INVALID_ARGUMENT naming `file` if it can't be read.
 absl::StatusOr<v1::ServerConfig> LoadConfig(const std::string& file, const ConfigOptions& options);
 
-// What `penstock check-config` prints, newline at the end, and whether the file is valid.
+// What `penstock check-config` prints, newline at the end, and whether the file is valid: all
+// violations, or what each experiment exposes and ConfigWarnings (warnings.h) as of `now`.
 struct ConfigCheck {
   bool valid = false;
   std::string text;
 };
-ConfigCheck CheckConfig(const std::string& file, const ConfigOptions& options);
+ConfigCheck CheckConfig(const std::string& file, const ConfigOptions& options, absl::Time now);
 
 }  // namespace penstock

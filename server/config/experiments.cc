@@ -33,17 +33,23 @@ constexpr const char* kRouterMetrics[] = {"token_entropy", "load_entropy", "imba
 
 enum class Bound { kMax, kMin };
 
-// What a guardrail can bound, and from which side; `least`: the lowest bound that can be kept.
+// What a guardrail can bound, and from which side; `least`: the lowest bound that can be kept, and
+// `most` the highest that can mean anything: no answer has a minute between its tokens, but 200
+// were meant as milliseconds.
 struct GuardedMetric {
   const char* name;
   Bound bound;
   double least, most;
+  const char* unit = "";
 };
 constexpr GuardedMetric kGuardedMetrics[] = {
-    {"error_rate", Bound::kMax, 0, 1},          {"inter_token_latency_p99", Bound::kMax, 0, 1e9},
-    {"non_finite_logits", Bound::kMax, 0, 1e9}, {"repetition", Bound::kMax, 0, 1},
-    {"idle_experts", Bound::kMax, 0, 1e9},      {"imbalance", Bound::kMax, 1, 1e9},
-    {"paired_logprob", Bound::kMin, -1e9, 0}};
+    {"error_rate", Bound::kMax, 0, 1},
+    {"inter_token_latency_p99", Bound::kMax, 0, 60, " seconds"},
+    {"non_finite_logits", Bound::kMax, 0, 1e9},
+    {"repetition", Bound::kMax, 0, 1},
+    {"idle_experts", Bound::kMax, 0, 1e9},
+    {"imbalance", Bound::kMax, 1, 1e9},
+    {"paired_logprob", Bound::kMin, -1e9, 0, " nats a token"}};
 
 class ExperimentChecker {
  public:
@@ -81,7 +87,7 @@ class ExperimentChecker {
   void CheckAudience(const v1::ExperimentConfig& experiment) {
     const std::string list = PathOf("audience.tenants");
     const auto& tenants = experiment.audience().tenants();
-    if (tenants.empty()) {
+    if (tenants.empty() && !violations_.Cover(list)) {
       violations_.Add(list, "nothing",
                       absl::StrCat("at least one tenant; '", kImpliedTenant,
                                    "' is that of requests which name none"));
@@ -90,7 +96,7 @@ class ExperimentChecker {
     for (int i = 0; i < tenants.size(); ++i) {
       const std::string path = IndexPath(list, i);
       names.Add(tenants[i], i, path, &violations_);
-      if (!tenants_.contains(tenants[i])) {
+      if (!tenants_.contains(tenants[i]) && !violations_.Cover("tenants")) {
         std::vector<std::string> known;
         for (const auto& [name, tenant] : tenants_) known.push_back(name);
         violations_.Add(path, QuoteValue(tenants[i]), "a tenant: " + absl::StrJoin(known, ", "));
@@ -116,7 +122,7 @@ class ExperimentChecker {
   void CheckArms(const v1::ExperimentConfig& experiment) {
     const std::string list = PathOf("arms");
     const auto& arms = experiment.arms();
-    if (arms.size() < 2) {
+    if (arms.size() < 2 && !violations_.Cover(list)) {
       violations_.Add(list, absl::StrCat(arms.size(), arms.size() == 1 ? " arm" : " arms"),
                       "at least 2");
     }
@@ -132,9 +138,12 @@ class ExperimentChecker {
                                        [](const v1::ArmConfig& arm) { return arm.has_share(); });
     if (arms.size() >= 2 && all_given && sum != kBuckets) {
       violations_.Add(list, absl::StrCat("shares that sum to ", sum),
-                      absl::StrCat("a sum of ", kBuckets));
+                      absl::StrCat("a sum of ", kBuckets, " (", kBuckets / 2, " is a half)"));
     }
-    if (!experiment.control().empty() && !names.empty() && !names.Contains(experiment.control())) {
+    const bool all_named = std::all_of(
+        arms.begin(), arms.end(), [](const v1::ArmConfig& arm) { return !arm.name().empty(); });
+    if (!experiment.control().empty() && !names.empty() && all_named &&
+        !names.Contains(experiment.control())) {
       std::vector<std::string> known;
       for (const v1::ArmConfig& arm : arms) known.push_back(arm.name());
       violations_.Add(PathOf("control"), QuoteValue(experiment.control()),
@@ -165,9 +174,17 @@ class ExperimentChecker {
     UniqueNames outcomes(list);
     for (int i = 0; i < experiment.outcomes_size(); ++i) {
       outcomes.Add(experiment.outcomes(i), i, IndexPath(list, i), &violations_);
+      if (!experiment.outcomes(i).starts_with(kOutcomePrefix)) continue;
+      violations_.Add(IndexPath(list, i), QuoteValue(experiment.outcomes(i)),
+                      absl::StrCat("the name without ", kOutcomePrefix,
+                                   ", which reports and primary.metric put before it"));
     }
     const std::string& metric = experiment.primary().metric();
-    if (metric == "logprob") {
+    if (outcomes.Contains(metric) &&
+        std::find(std::begin(kMetrics), std::end(kMetrics), metric) == std::end(kMetrics)) {
+      violations_.Add(PathOf("primary.metric"), QuoteValue(metric),
+                      absl::StrCat(kOutcomePrefix, metric, ", as what clients report is called"));
+    } else if (metric == "logprob") {
       violations_.Add(PathOf("primary.metric"), QuoteValue(metric),
                       "another measure, such as paired_logprob: an arm that repeats itself raises "
                       "the log-probability of its own text");
@@ -222,14 +239,16 @@ class ExperimentChecker {
                         absl::StrCat("nothing: ", metric, " is bounded by ", side));
       }
       if (!(upper ? guardrail.has_max() : guardrail.has_min())) {
-        violations_.Add(JoinPath(path, side), "nothing", "the bound of " + metric);
+        if (!violations_.Cover(JoinPath(path, side))) {
+          violations_.Add(JoinPath(path, side), "nothing", "the bound of " + metric);
+        }
         continue;
       }
       const double bound = upper ? guardrail.max() : guardrail.min();
       if (bound >= known->least && bound <= known->most) continue;
       violations_.Add(JoinPath(path, side), FormatNumber(bound),
                       absl::StrCat("a bound of ", metric, " from ", FormatNumber(known->least),
-                                   " to ", FormatNumber(known->most)));
+                                   " to ", FormatNumber(known->most), known->unit));
     }
   }
 

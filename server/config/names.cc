@@ -7,7 +7,8 @@
 namespace penstock {
 
 RouterNames::RouterNames(const v1::ServerConfig& config,
-                         std::span<const std::string> built_in_routers) {
+                         std::span<const std::string> built_in_routers)
+    : none_loaded_(config.routers().load().empty()) {
   for (const std::string& name : built_in_routers) Add(name);
   for (const v1::RouterEntry& entry : config.routers().load()) Add(entry.name());
 }
@@ -19,6 +20,7 @@ void RouterNames::Add(const std::string& name) {
 void RouterNames::CheckKnown(const std::string& router, std::string_view path,
                              Violations* violations) const {
   if (router.empty() || known_.contains(router)) return;
+  if (none_loaded_ && violations->Cover("routers.load")) return;
   violations->Add(path, QuoteValue(router),
                   (ordered_.size() > 1 ? "one of " : "") + absl::StrJoin(ordered_, ", "));
 }

@@ -20,12 +20,14 @@ class RouterNames {
 
   bool Contains(const std::string& router) const { return known_.contains(router); }
   int size() const { return static_cast<int>(ordered_.size()); }
-  // Adds a violation if there is no such router; an empty name is for others to judge.
+  // Adds a violation if there is no such router; an empty name is for others to judge, and which
+  // there are is unknown where routers.load itself was refused.
   void CheckKnown(const std::string& router, std::string_view path, Violations* violations) const;
 
  private:
   void Add(const std::string& name);
 
+  bool none_loaded_ = false;
   absl::flat_hash_set<std::string> known_;
   std::vector<std::string> ordered_;  // the same, in the order of the file
 };

@@ -24,10 +24,9 @@ class ReferenceChecker {
       : config_(config), routers_(config, built_in_routers), violations_(*violations) {}
 
   void CheckListen() {
+    // Nothing listens on listen.http yet: it takes no port.
     const std::pair<const char*, const std::string*> fields[] = {
-        {"listen.grpc", &config_.listen().grpc()},
-        {"listen.http", &config_.listen().http()},
-        {"listen.ops", &config_.listen().ops()}};
+        {"listen.grpc", &config_.listen().grpc()}, {"listen.ops", &config_.listen().ops()}};
     absl::flat_hash_map<std::string, std::string> taken;  // endpoint -> field
     for (const auto& [path, text] : fields) {
       const auto endpoint = ParseEndpoint(*text);
@@ -40,14 +39,13 @@ class ReferenceChecker {
     if (config_.auth().mode() != v1::AuthConfig::MODE_UNSPECIFIED) return;
     // Operations (metrics, health) have no clients to authenticate: they listen where they are told
     // to.
-    for (const auto& [path, text] : {fields[0], fields[1]}) {
-      const auto endpoint = ParseEndpoint(*text);
-      if (!endpoint || endpoint->IsLoopback()) continue;
-      violations_.Add(
-          "auth.mode", "nothing",
-          absl::StrCat("it said explicitly, since ", path, " is ", QuoteValue(*text),
-                       ", no loopback address: 'none' lets everyone in who can reach it"));
-    }
+    const auto grpc = ParseEndpoint(config_.listen().grpc());
+    if (!grpc || grpc->IsLoopback()) return;
+    violations_.Add(
+        "auth.mode", "nothing",
+        absl::StrCat("it said explicitly, since listen.grpc is ",
+                     QuoteValue(config_.listen().grpc()),
+                     ", no loopback address: 'none' lets everyone in who can reach it"));
   }
 
   void CheckRouters() {

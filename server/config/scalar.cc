@@ -24,6 +24,7 @@ using ::google::protobuf::Reflection;
 using ::penstock::v1::ConfigRule;
 
 constexpr std::size_t kMaxName = 64;
+constexpr std::size_t kMaxSocketPath = 107;  // sockaddr_un's, less the byte that ends it
 
 bool InRange(double value, const ConfigRule& rule) {
   return (!rule.has_min() || value >= rule.min()) && (!rule.has_max() || value <= rule.max());
@@ -63,11 +64,14 @@ std::string WantedForm(const ConfigRule& rule) {
     case ConfigRule::FORM_RELATIVE_PATH:
       return "a relative path without '..'";
     case ConfigRule::FORM_EXPOSURE:
-      return "a number of buckets such as 1000 or a percentage of the range such as 20%";
+      return "a number of buckets such as 1000, or a percentage of the range such as 20%, at most "
+             "100%";
     case ConfigRule::FORM_TIME:
       return "a time such as 2026-12-01T00:00:00Z";
     case ConfigRule::FORM_HOST_PORT:
       return "a host and a port such as penstock-ops:9400 or 10.0.0.7:9400";
+    case ConfigRule::FORM_SOCKET:
+      return "the path of a Unix socket, at most 107 bytes";
     default:
       return "text";
   }
@@ -119,6 +123,8 @@ bool HasForm(std::string_view text, ConfigRule::Form form) {
       return ParseTimestamp(text).has_value();
     case ConfigRule::FORM_HOST_PORT:
       return IsHostPort(text);
+    case ConfigRule::FORM_SOCKET:
+      return text.size() <= kMaxSocketPath && text.find('\0') == std::string_view::npos;
     default:
       return text.find('\0') == std::string_view::npos;
   }
@@ -223,7 +229,11 @@ std::optional<std::string> SetScalar(std::string_view text, const FieldDescripto
     return std::nullopt;
   }
   if (Set(text, field, message)) return std::nullopt;
-  return Wanted(field);
+  // What a number stands for, which its range does not say.
+  const std::string& want = RuleOf(field).want();
+  const bool is_number = field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE ||
+                         field.cpp_type() == FieldDescriptor::CPPTYPE_INT32;
+  return Wanted(field) + (is_number && !want.empty() ? ": " + want : "");
 }
 
 std::string Wanted(const FieldDescriptor& field) {

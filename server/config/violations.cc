@@ -1,5 +1,7 @@
 #include "server/config/violations.h"
 
+#include <algorithm>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -15,7 +17,16 @@ constexpr std::size_t kMaxQuoted = 100;
 void Violations::Add(std::string_view path, std::string_view got, std::string_view want) {
   ++count_;
   if (lines_.size() == kMaxLines) return;
+  paths_.emplace_back(path);
   lines_.push_back(std::string(path) + ": got " + std::string(got) + ", want " + std::string(want));
+}
+
+bool Violations::Cover(std::string_view path) const {
+  return std::any_of(paths_.begin(), paths_.end(), [&](const std::string& reported) {
+    return path.starts_with(reported) &&
+           (path.size() == reported.size() || path[reported.size()] == '.' ||
+            path[reported.size()] == '[');
+  });
 }
 
 std::string Violations::Text() const {

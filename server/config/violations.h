@@ -18,6 +18,10 @@ class Violations {
 
   bool empty() const { return count_ == 0; }
 
+  // Whether a violation of `path`, or of something that holds it, was added: what follows from that
+  // one needs no line of its own. Knows the first hundred.
+  bool Cover(std::string_view path) const;
+
   // One line each, `path: got X, want Y`, in the order found. After the first hundred only their
   // number.
   std::string Text() const;
@@ -26,7 +30,7 @@ class Violations {
   absl::Status ToStatus() const;
 
  private:
-  std::vector<std::string> lines_;
+  std::vector<std::string> lines_, paths_;
   std::size_t count_ = 0;
 };
 

@@ -52,11 +52,16 @@ std::size_t EditDistance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-// The nearest field's name, or all of them where none is near.
-std::string WantedKey(std::string_view key, const Descriptor& section) {
+std::vector<std::string> FieldNames(const Descriptor& section) {
   std::vector<std::string> names;
   names.reserve(section.field_count());
   for (int i = 0; i < section.field_count(); ++i) names.push_back(section.field(i)->name());
+  return names;
+}
+
+// The nearest field's name, or all of them where none is near.
+std::string WantedKey(std::string_view key, const Descriptor& section) {
+  const std::vector<std::string> names = FieldNames(section);
   if (key.size() <= kMaxCompared) {
     const auto nearest = std::min_element(names.begin(), names.end(), [&](auto& a, auto& b) {
       return EditDistance(key, a) < EditDistance(key, b);
@@ -73,11 +78,12 @@ class Reader {
   explicit Reader(Violations* violations) : violations_(*violations) {}
 
   void ReadSection(const YamlNode& node, const std::string& path, Message* message) {
+    const Descriptor& section = *message->GetDescriptor();
     if (node.kind != YamlNode::Kind::kMap) {
-      violations_.Add(path.empty() ? "the file" : path, node.Describe(), "a map of fields");
+      violations_.Add(path.empty() ? "the file" : path, node.Describe(),
+                      "a map of fields: " + absl::StrJoin(FieldNames(section), ", "));
       return;
     }
-    const Descriptor& section = *message->GetDescriptor();
     for (const auto& [key, value] : node.fields) {
       const FieldDescriptor* field = section.FindFieldByName(key);
       if (field == nullptr) {

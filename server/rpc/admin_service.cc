@@ -84,12 +84,16 @@ absl::StatusOr<AskedSnapshot> SnapshotOf(const ExperimentSource& source,
 
 }  // namespace
 
-absl::Status CheckAdminAccess(bool listens_on_loopback, std::string_view peer) {
+absl::Status CheckAdminAccess(bool listens_on_loopback, bool has_socket, std::string_view peer) {
   if (listens_on_loopback && IsLoopbackPeer(peer)) return absl::OkStatus();
+  // A Unix socket is never the public listener.
+  if (has_socket && IsSocketPeer(peer)) return absl::OkStatus();
   const std::string why =
       listens_on_loopback
           ? absl::StrCat("the caller is ", absl::string_view(peer.data(), peer.size()))
-          : std::string("listen.grpc is not a loopback address");
+          : absl::StrCat("listen.grpc is not a loopback address; ",
+                         has_socket ? "call by the Unix socket listen.admin"
+                                    : "listen.admin gives a Unix socket for it");
   return MakeError(absl::StatusCode::kPermissionDenied,
                    absl::StrCat("AdminService serves loopback addresses alone: ", why),
                    {.reason = "NOT_LOCAL", .field = {}, .retry_after = {}});
@@ -99,7 +103,7 @@ AdminService::AdminService(const CallContext& context, Options options)
     : context_(context), options_(std::move(options)) {}
 
 absl::Status AdminService::CheckAccess(const grpc::CallbackServerContext& call) const {
-  return CheckAdminAccess(options_.listens_on_loopback, call.peer());
+  return CheckAdminAccess(options_.listens_on_loopback, options_.has_socket, call.peer());
 }
 
 grpc::ServerUnaryReactor* AdminService::ListRouters(grpc::CallbackServerContext* call,

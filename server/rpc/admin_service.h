@@ -36,7 +36,8 @@ using RawAdminService = v1::AdminService::WithRawCallbackMethod_ListRouters<
 class AdminService final : public RawAdminService {
  public:
   struct Options {
-    bool listens_on_loopback = false;                  // else every call is refused
+    bool listens_on_loopback = false;  // else calls by the Unix socket alone are served
+    bool has_socket = false;
     std::vector<std::string> router_kinds;             // that can be loaded
     absl::Duration drain_timeout = absl::Seconds(30);  // of a Drain that names none
     absl::Duration drain_poll = absl::Milliseconds(100);
@@ -102,7 +103,8 @@ class AdminService final : public RawAdminService {
 };
 
 // PERMISSION_DENIED (reason NOT_LOCAL) unless the server listens on a loopback address and `peer`
-// (grpc::ServerContext::peer) calls from one.
-absl::Status CheckAdminAccess(bool listens_on_loopback, std::string_view peer);
+// (grpc::ServerContext::peer) calls from one, or it has a Unix socket of its own and `peer` calls
+// by that.
+absl::Status CheckAdminAccess(bool listens_on_loopback, bool has_socket, std::string_view peer);
 
 }  // namespace penstock

@@ -82,11 +82,15 @@ bool IsTraceContext(std::string_view header) {
          !IsAllZero(trace) && !IsAllZero(parent);
 }
 
+bool IsSocketPeer(std::string_view peer) {
+  return peer.starts_with("unix:") || peer.starts_with("unix-abstract:");
+}
+
 bool IsLoopbackPeer(std::string_view peer) {
   const std::size_t colon = peer.find(':');
   if (colon == std::string_view::npos) return false;
   const std::string_view scheme = peer.substr(0, colon);
-  if (scheme == "unix" || scheme == "unix-abstract") return true;
+  if (IsSocketPeer(peer)) return true;
   if (scheme != "ipv4" && scheme != "ipv6") return false;
   // gRPC writes the peer as a URI: brackets come percent-encoded.
   const std::string address =

@@ -29,7 +29,8 @@ void EchoTraceContext(grpc::CallbackServerContext* context);
 bool IsTraceContext(std::string_view header);
 
 // Whether `peer`, as grpc::ServerContext::peer() spells it ("ipv4:127.0.0.1:5", "ipv6:%5B::1%5D:5",
-// "unix:…"), is on this host.
+// "unix:…"), is on this host, and whether it calls by a Unix socket.
 bool IsLoopbackPeer(std::string_view peer);
+bool IsSocketPeer(std::string_view peer);
 
 }  // namespace penstock

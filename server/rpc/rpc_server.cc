@@ -3,6 +3,7 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <sys/stat.h>
 
 #include <chrono>
 #include <mutex>
@@ -43,6 +44,15 @@ void SetChannelArguments(const RpcServer::Options& options, grpc::ServerBuilder*
                               kMinPingIntervalMs);
 }
 
+// Whoever may open the socket may operate the server: its user alone. A socket has its mode from
+// the moment that it is made, which a chmod afterwards would not give it.
+std::unique_ptr<grpc::Server> BuildWithPrivateSocket(grpc::ServerBuilder* builder) {
+  const mode_t mask = umask(0177);
+  std::unique_ptr<grpc::Server> server = builder->BuildAndStart();
+  umask(mask);
+  return server;
+}
+
 }  // namespace
 
 class RpcServer::State {
@@ -62,6 +72,7 @@ class RpcServer::State {
                  .cut_grace = options.cut_grace},
         inference_(context_, options.server_version, dependencies.measured.report_outcome),
         admin_(context_, {.listens_on_loopback = endpoint.IsLoopback(),
+                          .has_socket = !options.admin_socket.empty(),
                           .router_kinds = options.router_kinds,
                           .drain_timeout = options.drain_timeout,
                           .routers = dependencies.routers,
@@ -83,9 +94,18 @@ class RpcServer::State {
     builder.AddListeningPort(endpoint.ToString(), grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(&inference_);
     builder.RegisterService(&admin_);
+    if (!options.admin_socket.empty()) {
+      builder.AddListeningPort("unix:" + options.admin_socket, grpc::InsecureServerCredentials());
+    }
     // A call that comes at once may drain: it waits until `server_` is there.
     std::lock_guard<std::mutex> lock(health_mutex_);
-    server_ = builder.BuildAndStart();
+    server_ = BuildWithPrivateSocket(&builder);
+    if (server_ == nullptr && port_ != 0) {  // the port, which comes first, was to be had
+      return MakeError(absl::StatusCode::kUnavailable,
+                       absl::StrCat("listen.admin: cannot listen on ", options.admin_socket,
+                                    ": is there such a folder, and may this user write to it?"),
+                       {.reason = "CANNOT_LISTEN", .field = "listen.admin", .retry_after = {}});
+    }
     if (server_ == nullptr || port_ == 0) {
       return MakeError(absl::StatusCode::kUnavailable,
                        absl::StrCat("listen.grpc: cannot listen on ", endpoint.ToString(),

@@ -21,7 +21,10 @@ namespace penstock {
 class RpcServer {
  public:
   struct Options {
-    std::string address = "127.0.0.1:50051";       // port 0: any free one
+    std::string address = "127.0.0.1:50051";  // port 0: any free one
+    // Path of a Unix socket that is served too, AdminService included; made with mode 0600. One
+    // that is there is replaced. Empty: none.
+    std::string admin_socket;
     int max_request_bytes = 8 << 20;               // larger ones get RESOURCE_EXHAUSTED
     int max_metadata_bytes = 16 << 10;             // of one request's headers
     int worker_threads = 2;                        // for long prompts, and for timers
@@ -50,7 +53,7 @@ class RpcServer {
   };
 
   // Listens and serves; not ready yet (health says NOT_SERVING). INVALID_ARGUMENT: the address is
-  // malformed; UNAVAILABLE: it can't be listened on.
+  // malformed; UNAVAILABLE: it, or the socket, can't be listened on.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(const Options& options,
                                                           Dependencies dependencies);
   // Shutdown(0).

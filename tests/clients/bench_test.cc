@@ -139,6 +139,21 @@ TEST(Workload, FollowsFromItsSeedAndKeepsItsBounds) {
   EXPECT_EQ(lengths.size(), 5U);
 }
 
+TEST(Workload, RequestsAreOfSoManyUsersWhereAsked) {
+  v1::GetModelInfoResponse model;
+  model.set_vocab_size(10);
+  WorkloadOptions options;
+  EXPECT_EQ(Workload(options, model).Next().unit().user(), "");
+  options.users = 3;
+  Workload workload(options, model);
+  std::map<std::string, int> users;
+  for (int i = 0; i < 300; ++i) ++users[workload.Next().unit().user()];
+  ASSERT_EQ(users.size(), 3U);
+  EXPECT_EQ(users.begin()->first, "user-0");
+  EXPECT_EQ(users.rbegin()->first, "user-2");
+  for (const auto& [user, requests] : users) EXPECT_GT(requests, 50) << user;
+}
+
 RequestSample SampleAt(absl::Duration scheduled, absl::Duration sent) {
   RequestSample sample;
   sample.router = "mlp";

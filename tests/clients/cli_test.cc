@@ -89,6 +89,9 @@ INSTANTIATE_TEST_SUITE_P(
         UsageCase{"LoadWithoutName", {"routers", "load"}, "NAME"},
         UsageCase{"ExperimentsAlone", {"experiments"}, "A subcommand is required"},
         UsageCase{"HaltWithoutArm", {"experiments", "halt", "e"}, "ARM"},
+        UsageCase{"CompareUnknownForm",
+                  {"compare", "--routers", "a,b", "--text", "x", "--form", "odd"},
+                  "--form: odd not in {auto,lines,json,file}"},
         UsageCase{"WatchTooOften", {"routers", "stats", "--watch", "0"}, "--watch"}),
     [](const auto& info) { return info.param.name; });
 
@@ -111,6 +114,18 @@ TEST(CliWithoutServer, FailsWithOneAndNamesTheAddress) {
   EXPECT_EQ(outcome.code, 1);
   EXPECT_THAT(outcome.err, AllOf(StartsWith("error: no server answers at 127.0.0.1:1"),
                                  HasSubstr("reason: UNAVAILABLE")));
+}
+
+TEST(CliWithoutServer, TellsItsVersion) {
+  const Outcome outcome = RunWith({"--version"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.out, StartsWith("penstock-cli "));
+}
+
+TEST_F(Cli, RouterNamesMayHaveSpacesBetweenThem) {
+  const Outcome outcome = Run({"generate", "--router", "linear, mlp", "--max-tokens", "1", "x"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("── mlp ──"));
 }
 
 TEST_F(Cli, GenerateWritesTheTextAlone) {
@@ -287,6 +302,12 @@ TEST_F(Cli, TraceShowsExpertsAndWeightsOfEachPosition) {
   EXPECT_THAT(outcome.out, HasSubstr("       4  t1     1 0.75  2 0.25\n"));
 }
 
+TEST_F(Cli, TraceNamesALayerThatTheModelHasNot) {
+  const Outcome outcome = Run({"trace", "--layers", "99", "text"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("--layers: got 99, want sparse layers of this model: "));
+}
+
 TEST_F(Cli, StatsShowMeasuresAndADashForAnEmptyWindow) {
   const Outcome outcome = Run({"routers", "stats", "--experts"});
   EXPECT_EQ(outcome.code, 0) << outcome.err;
@@ -299,7 +320,11 @@ TEST_F(Cli, ExperimentsShowArmsHaltsAndGuardrails) {
   EXPECT_EQ(halted.code, 0) << halted.err;
   EXPECT_THAT(halted.out,
               AllOf(HasSubstr("halted by an operator at 2023-11-14T22:13:20Z: odd answers\n"),
-                    HasSubstr("no first exposure counts until every halted arm is resumed")));
+                    HasSubstr("no first exposure counts until every halted arm is resumed"),
+                    HasSubstr("* the control arm\n"), Not(HasSubstr("already"))));
+  const Outcome again = Run({"experiments", "halt", "e", "b", "--reason", "again"});
+  EXPECT_THAT(again.out, AllOf(HasSubstr("odd answers\n"),
+                               HasSubstr("b was halted already; that reason stays\n")));
   const Outcome resumed = Run({"experiments", "resume", "e", "b"});
   EXPECT_THAT(resumed.out, HasSubstr("analysis period 2"));
   const Outcome list = Run({"experiments", "list"});

@@ -43,6 +43,25 @@ TEST_F(ClientLibrary, ConnectNamesAddressAndTimeWhenNothingAnswers) {
   EXPECT_THAT(std::string(client.status().message()), HasSubstr("127.0.0.1:1 within 200ms"));
 }
 
+TEST_F(ClientLibrary, ConnectRefusesWhatIsNoAddressWithoutWaiting) {
+  for (const char* address : {"", "127.0.0.1", "localhost:", ":50051", "host:0", "host:65536",
+                              "http://127.0.0.1:50051", "a:1,b:2", "::1:50051"}) {
+    Client::Options options;
+    options.address = address;
+    options.connect_timeout = absl::InfiniteDuration();
+    const auto client = Client::Connect(options);
+    EXPECT_EQ(client.status().code(), absl::StatusCode::kInvalidArgument) << address;
+    EXPECT_THAT(std::string(client.status().message()),
+                HasSubstr(absl::StrCat("got '", address, "', want HOST:PORT")));
+  }
+  for (const char* address : {"[::1]:1", "unix:/nonexistent/socket", "ipv4:127.0.0.1:1"}) {
+    Client::Options options;
+    options.address = address;
+    options.connect_timeout = absl::Milliseconds(1);
+    EXPECT_EQ(Client::Connect(options).status().code(), absl::StatusCode::kUnavailable) << address;
+  }
+}
+
 TEST_F(ClientLibrary, ConnectRefusesATenantThatMetadataCannotCarry) {
   Client::Options options;
   options.address = server_.address();

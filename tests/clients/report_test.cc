@@ -125,5 +125,11 @@ TEST(ReportPageTest, IsAPageWithAPlotAndEscapesNames) {
                           HasSubstr("class='verdict better'")));
 }
 
+TEST(ReportPageTest, AFileThatCannotBeWrittenIsNamed) {
+  EXPECT_EQ(WriteReportPage(v1::ExperimentReport(), "/nonexistent/page.html").message(),
+            "--html: got /nonexistent/page.html, want a file that can be written: No such file or "
+            "directory");
+}
+
 }  // namespace
 }  // namespace penstock::client

@@ -80,6 +80,13 @@ TEST(ProgramsTest, EveryCommandExplainsItselfByExamplesThatUseItsOwnOptions) {
 TEST(ProgramsTest, WrongUsageExitsWithTwo) {
   EXPECT_EQ(RunProgram("penstock", {}).exit_code, 2);
   EXPECT_EQ(RunProgram("penstock", {"serve"}).exit_code, 2);
+  const ProgramResult unknown = RunProgram("penstock", {"frobnicate"});
+  EXPECT_EQ(unknown.exit_code, 2);
+  EXPECT_THAT(unknown.output, HasSubstr("there is no command frobnicate"));
+  const ProgramResult stay =
+      RunProgram("penstock", {"report", "e", "--server", "127.0.0.1:1", "--units-stay"});
+  EXPECT_EQ(stay.exit_code, 2);
+  EXPECT_THAT(stay.output, HasSubstr("go with --prometheus"));
   EXPECT_EQ(RunProgram("penstock", {"demo-model", "x"}).exit_code, 2);
   EXPECT_EQ(RunProgram("penstock", {"routers", "init"}).exit_code, 2);
   EXPECT_EQ(RunProgram("penstock", {"bench", "x", "--suite", "speed"}).exit_code, 2);

@@ -340,8 +340,8 @@ class FakeAdminService final : public v1::AdminService::Service {
                        v1::HaltArmResponse* response) override {
     const std::lock_guard lock(mutex_);
     v1::ArmHalt* const halt = experiment_.mutable_arms(1)->mutable_halt();
+    if (halt->source() == v1::ArmHalt::SOURCE_UNSPECIFIED) halt->set_reason(request->reason());
     halt->set_source(v1::ArmHalt::SOURCE_OPERATOR);
-    halt->set_reason(request->reason());
     halt->mutable_time()->set_seconds(1'700'000'000);
     experiment_.set_counts_exposures(false);
     *response->mutable_experiment() = experiment_;

@@ -17,6 +17,7 @@ namespace {
 constexpr char kExamples[] = R"(Examples:
   penstock-bench --concurrency 32 --requests 512
   penstock-bench --rate 8 --duration 60 --routers control=1,a=1,b=2
+  penstock-bench --tenant acme --concurrency 8 --requests 4096 --users 500
   penstock-bench --concurrency 500 --requests 2000 --prompt-tokens 32-256 --output-tokens 16-128 --connections 4
   penstock-bench --concurrency 8 --requests 64 --prompt-file prompts.txt --json run.json
 
@@ -37,6 +38,7 @@ struct BenchFlags {
 
 void AddFlags(CLI::App& app, BenchFlags& flags) {
   app.footer(kExamples);
+  app.set_version_flag("--version", "penstock-bench " PENSTOCK_VERSION);
   app.add_option("--server", flags.connection.address, "gRPC address of the server")
       ->envname("PENSTOCK_SERVER")
       ->type_name("HOST:PORT")
@@ -65,6 +67,9 @@ void AddFlags(CLI::App& app, BenchFlags& flags) {
       ->capture_default_str();
 
   app.add_option("--routers", flags.routers, "Mix, e.g. control=1,a=2 (unset: as assigned)");
+  app.add_option("--users", flags.workload.users,
+                 "Users that requests are of, drawn alike: for experiments by user (unset: none)")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));
   CLI::Option* prompt_tokens =
       app.add_option("--prompt-tokens", flags.prompt_tokens,
                      "Length of prompts of random tokens: N or FIRST-LAST, uniform")

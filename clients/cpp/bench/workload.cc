@@ -130,6 +130,10 @@ v1::GenerateRequest Workload::Next() {
   request.mutable_stopping()->set_ignore_eos(options_.ignore_eos);
   request.mutable_sampling()->set_temperature(options_.temperature);
   if (options_.temperature > 0) request.mutable_sampling()->set_seed(options_.seed + sent_);
+  if (options_.users > 0) {
+    request.mutable_unit()->set_user(
+        absl::StrCat("user-", random_.NextBetween(0, options_.users - 1)));
+  }
   // Text may lag behind tokens (incomplete UTF-8); ids say when each token really came.
   request.mutable_response()->set_token_ids(true);
   ++sent_;

@@ -78,6 +78,7 @@ struct WorkloadOptions {
   std::vector<std::string> prompts;  // if any: these texts in turn, instead of random tokens
   bool ignore_eos = true;            // every answer has exactly the wanted length
   double temperature = 0;
+  std::int64_t users = 0;  // `unit.user` is one of "user-0", "user-1", …; 0: unset
   std::uint64_t seed = 1;
 };
 

@@ -57,6 +57,7 @@ int RunCli(const std::vector<std::string>& arguments, Terminal& terminal) {
   CLI::App app("Talks to a running Penstock server over gRPC.", "penstock-cli");
   app.footer(kExamples);
   app.require_subcommand(1);
+  app.set_version_flag("--version", "penstock-cli " PENSTOCK_VERSION);
   app.add_option("--server", invocation.connection.address, "gRPC address of the server")
       ->envname("PENSTOCK_SERVER")
       ->type_name("HOST:PORT")

@@ -29,6 +29,11 @@ constexpr char kExamples[] = R"(  penstock-cli compare --routers control,a --tex
   penstock-cli compare --routers control,a --form file --text one.txt --text two.txt
   penstock-cli compare --routers control,a --json --text - < articles.txt)";
 
+const std::map<std::string, DocumentForm> kForms = {{"auto", DocumentForm::kAuto},
+                                                    {"lines", DocumentForm::kLines},
+                                                    {"json", DocumentForm::kJson},
+                                                    {"file", DocumentForm::kFile}};
+
 // Refusals of one call that are waited out before it counts as failed: a quota of a second's worth
 // lets nothing through at once.
 constexpr int kMaxRefusals = 20;
@@ -296,19 +301,19 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation) {
       ->add_option("-r,--routers,--router", flags->routers,
                    "Two routers or more: a,b,c; the first is what the others are compared with")
       ->delimiter(',')
+      ->transform(WithoutSpaces())
       ->required();
   command
       ->add_option("--text", flags->paths, "Files with documents, a line each; -: standard input")
       ->type_name("FILE")
       ->required();
   command
-      ->add_option("--form", flags->form,
-                   "What a document is: a line, a JSON line's `text`, or a whole file")
-      ->transform(CLI::CheckedTransformer(
-          std::map<std::string, DocumentForm>{{"auto", DocumentForm::kAuto},
-                                              {"lines", DocumentForm::kLines},
-                                              {"json", DocumentForm::kJson},
-                                              {"file", DocumentForm::kFile}}));
+      ->add_option_function<std::string>(
+          "--form", [flags](const std::string& form) { flags->form = kForms.at(form); },
+          "What a document is: a line, a JSON line's `text`, or a whole file (unset: auto, JSON "
+          "lines for .jsonl and .ndjson, else lines)")
+      ->check(CLI::IsMember({"auto", "lines", "json", "file"}))
+      ->type_name("FORM");
   command->add_option("--skip", flags->skip, "Score only what follows this many tokens");
   command->add_option("--confidence", flags->confidence, "Of the intervals")
       ->check(CLI::Range(0.5, 0.9999))

@@ -124,6 +124,7 @@ absl::Status Show(const absl::StatusOr<Response>& response, const Invocation& in
     invocation.terminal.out << ToJson(*response) << std::endl;
   } else {
     PrintExperiment(response->experiment(), invocation.terminal);
+    invocation.terminal.out << "\n* the control arm\n";
     invocation.terminal.out.flush();
   }
   return absl::OkStatus();
@@ -132,7 +133,14 @@ absl::Status Show(const absl::StatusOr<Response>& response, const Invocation& in
 absl::Status HaltArm(const v1::HaltArmRequest& request, const Invocation& invocation) {
   auto client = invocation.Connect();
   if (!client.ok()) return client.status();
-  return Show((*client)->HaltArm(request, invocation.call_options()), invocation);
+  const auto response = (*client)->HaltArm(request, invocation.call_options());
+  absl::Status shown = Show(response, invocation);
+  if (!shown.ok() || invocation.json) return shown;
+  for (const v1::ExperimentArm& arm : response->experiment().arms()) {
+    if (arm.name() != request.arm() || arm.halt().reason() == request.reason()) continue;
+    invocation.terminal.out << arm.name() << " was halted already; that reason stays" << std::endl;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ResumeArm(const v1::ResumeArmRequest& request, const Invocation& invocation) {
@@ -207,7 +215,7 @@ void AddExperimentsCommand(CLI::App& app, Invocation& invocation) {
   penstock-cli experiments assign --session s-1 --router linear)");
   assign->add_option("--user", *query->mutable_user(), "Its user");
   assign->add_option("--session", *query->mutable_session_id(), "Its session");
-  assign->add_option("--request", *query->mutable_request_id(), "Its request id");
+  assign->add_option("--request,--request-id", *query->mutable_request_id(), "Its request id");
   assign->add_option("--router", *query->mutable_router(), "The router that it names");
   assign->callback([query, &invocation] {
     invocation.run = [query, &invocation] { return Explain(*query, invocation); };

@@ -1,5 +1,4 @@
 #include <CLI/CLI.hpp>
-#include <fstream>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
@@ -16,14 +15,6 @@ struct ReportFlags {
   std::string experiment, revision, html;
 };
 
-absl::Status WritePage(const std::string& path, const std::string& page) {
-  std::ofstream file(path, std::ios::binary);
-  file << page;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("--html: ", path, " cannot be written"));
-}
-
 absl::Status ShowReport(const ReportFlags& flags, const Invocation& invocation) {
   auto client = invocation.Connect();
   if (!client.ok()) return client.status();
@@ -32,7 +23,7 @@ absl::Status ShowReport(const ReportFlags& flags, const Invocation& invocation) 
   if (!report.ok()) return report.status();
   Terminal& terminal = invocation.terminal;
   if (!flags.html.empty()) {
-    absl::Status written = WritePage(flags.html, ReportPage(*report));
+    absl::Status written = WriteReportPage(*report, flags.html);
     if (!written.ok()) return written;
   }
   if (invocation.json) {

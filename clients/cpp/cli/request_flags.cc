@@ -4,6 +4,7 @@
 #include <istream>
 #include <iterator>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 
@@ -126,10 +127,19 @@ void Apply(const RequestFlags& flags, v1::GenerateRequest& request) {
   request.mutable_cache()->set_salt(flags.cache_salt);
 }
 
+CLI::Validator WithoutSpaces() {
+  return {[](std::string& text) {
+            text = std::string(absl::StripAsciiWhitespace(text));
+            return std::string();
+          },
+          ""};
+}
+
 CLI::Option* AddRouterFlag(CLI::App& command, std::vector<std::string>& routers) {
   return command
       .add_option("-r,--router", routers, "Router, or several: a,b,c (unset: the server assigns)")
       ->delimiter(',')
+      ->transform(WithoutSpaces())
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();

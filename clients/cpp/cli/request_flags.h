@@ -33,6 +33,9 @@ void AddRequestFlags(CLI::App& command, RequestFlags& flags, bool with_choices);
 // Fills in all but prompt and router. `flags` has been parsed.
 void Apply(const RequestFlags& flags, v1::GenerateRequest& request);
 
+// Takes spaces off the ends of each value: "a, b" is a and b.
+CLI::Validator WithoutSpaces();
+
 // "a,b,c" given once or several times.
 CLI::Option* AddRouterFlag(CLI::App& command, std::vector<std::string>& routers);
 

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "clients/cpp/cli/commands.h"
 #include "clients/cpp/cli/json.h"
 #include "clients/cpp/cli/request_flags.h"
@@ -68,10 +69,14 @@ absl::Status PrintTrace(const v1::Choice& choice, const std::vector<int>& layers
                         Terminal& terminal) {
   const v1::RouterTrace& trace = choice.trace();
   if (absl::Status status = CheckShape(trace); !status.ok()) return status;
-  const std::vector<int> shown = LayerColumns(trace, layers);
-  if (shown.empty()) {
-    return absl::InvalidArgumentError("--layers: none of them is a sparse layer of this model");
+  for (const int layer : layers) {
+    if (std::find(trace.layers().begin(), trace.layers().end(), layer) == trace.layers().end()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--layers: got ", layer,
+          ", want sparse layers of this model: ", absl::StrJoin(trace.layers(), ", ")));
+    }
   }
+  const std::vector<int> shown = LayerColumns(trace, layers);
   std::vector<Table::Column> columns = {{"position"}, {"token", Align::kLeft}};
   for (const int column : shown) {
     columns.push_back({absl::StrCat("layer ", trace.layers(column)), Align::kLeft});

@@ -1,7 +1,10 @@
 #include "clients/cpp/report/report_page.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
+#include <fstream>
 #include <string_view>
 #include <vector>
 
@@ -174,6 +177,16 @@ std::string ReportPage(const v1::ExperimentReport& report) {
                     Escaped(method.source()), "]</small></li>\n");
   }
   return page + "</ul></body></html>\n";
+}
+
+absl::Status WriteReportPage(const v1::ExperimentReport& report, const std::string& path) {
+  errno = 0;
+  std::ofstream file(path, std::ios::binary);
+  file << ReportPage(report);
+  file.close();
+  if (file) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--html: got ", path, ", want a file that can be written: ", std::strerror(errno)));
 }
 
 }  // namespace penstock::client

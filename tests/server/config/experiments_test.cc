@@ -181,6 +181,12 @@ const std::vector<BadExperiment>& BadExperiments() {
       {"routers: [linear, mlp]}, {name: beta", "routers: [linear]}, {name: beta",
        "experiments.list[0].arms[1].router: got 'mlp', want a router that tenant acme of the "
        "audience may use: linear"},
+      // What was refused already makes no second line.
+      {"[beta, default]", "beta", "experiments.list[1].audience.tenants: got 'beta', want a list"},
+      {"{tenants: [beta, default]}", "beta",
+       "experiments.list[1].audience: got 'beta', want a map of fields: tenants"},
+      {"{name: b, router: hash", "{router: hash",
+       "experiments.list[1].arms[1].name: got nothing, want the arm's name"},
       // Unit, range, exposure.
       {"unit: user\n      range: {first: 0", "range: {first: 0",
        "experiments.list[0].unit: got nothing, want what is drawn an arm for: one of tenant"},
@@ -195,7 +201,8 @@ const std::vector<BadExperiment>& BadExperiments() {
       {"first: 5000, size: 5000", "first: 5000, size: 5001",
        "experiments.list[1].range.size: got 5001, want at most 5000: from bucket 5000 on"},
       {"exposure: 20%", "exposure: 120%",
-       "experiments.list[0].exposure: got '120%', want a number of buckets such as 1000 or"},
+       "experiments.list[0].exposure: got '120%', want a number of buckets such as 1000, or a "
+       "percentage of the range such as 20%, at most 100%"},
       {"exposure: 20%", "exposure: 0.2", "experiments.list[0].exposure: got '0.2', want a number"},
       {"exposure: 1000", "exposure: 5001",
        "experiments.list[1].exposure: got '5001', want at most range.size, 5000"},
@@ -207,9 +214,13 @@ const std::vector<BadExperiment>& BadExperiments() {
        "[{name: a, router: linear, share: 10000}]",
        "experiments.list[1].arms: got 1 arm, want at least 2"},
       {"share: 7000", "share: 6000",
-       "experiments.list[1].arms: got shares that sum to 9000, want a sum of 10000"},
+       "experiments.list[1].arms: got shares that sum to 9000, want a sum of 10000 (5000 is a "
+       "half)"},
       {"linear, share: 3000}", "linear, share: 0}, {name: c, router: linear, share: 3000}",
        "experiments.list[1].arms[0].share: got '0', want an integer from 1 to 10000"},
+      {"share: 7000", "share: 70%",
+       "experiments.list[1].arms[1].share: got '70%', want an integer from 1 to 10000: a share of "
+       "10000 (5000 is a half)"},
       {"share: 7000", "share: 7000.5", "experiments.list[1].arms[1].share: got '7000.5', want"},
       {"{name: b,", "{name: a,",
        "experiments.list[1].arms[1].name: got 'a', want a name other than that of "
@@ -237,7 +248,7 @@ const std::vector<BadExperiment>& BadExperiments() {
       {", min_effect: 0.005", "",
        "experiments.list[0].primary.min_effect: got nothing, want the smallest difference"},
       {"router: hash, share: 7000", "router: hash",
-       "experiments.list[1].arms[1].share: got nothing, want a share of 10000"},
+       "experiments.list[1].arms[1].share: got nothing, want a share of 10000 (5000 is a half)"},
       // Outcomes and guardrails.
       {"outcomes: [click, rating]", "outcomes: [rating]",
        "experiments.list[1].primary.metric: got 'outcome.click', want outcome.NAME of one that "
@@ -264,6 +275,18 @@ const std::vector<BadExperiment>& BadExperiments() {
        "experiments.list[0].guardrails[0].max: got 1.5, want a bound of error_rate from 0 to 1"},
       {"min: -0.05", "min: 0.05",
        "experiments.list[0].guardrails[1].min: got 0.05, want a bound of paired_logprob from "},
+      {"max: 0.01", "max: 1%",
+       "experiments.list[0].guardrails[0].max: got '1%', want a number: 0.05 for 5 %"},
+      {"metric: error_rate, max: 0.01", "metric: inter_token_latency_p99, max: 200",
+       "experiments.list[0].guardrails[0].max: got 200, want a bound of inter_token_latency_p99 "
+       "from 0 to 60 seconds"},
+      {"outcome.click, better", "click, better",
+       "experiments.list[1].primary.metric: got 'click', want outcome.click, as what clients"},
+      {"rating]", "outcome.rating]",
+       "experiments.list[1].outcomes[1]: got 'outcome.rating', want the name without outcome."},
+      {"min_effect: 0.005", "min_effect: 1%",
+       "experiments.list[0].primary.min_effect: got '1%', want a number from 1e-06 to 1000000: the "
+       "smallest difference worth acting on, in the measure's own unit"},
       {"window: 10m", "window: 1s",
        "experiments.list[0].guardrails[0].window: got '1s', want a duration such as 30s from 10s"},
       {"min_requests: 200", "min_requests: 0",

@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include <map>
 #include <string>
 #include <vector>
@@ -6,6 +8,7 @@
 #include "tests/server/rpc/error_details.h"
 #include "tests/server/rpc/harness.h"
 #include "tests/server/rpc/stream_client.h"
+#include "tests/support/temporary_folder.h"
 
 namespace penstock {
 namespace {
@@ -309,6 +312,49 @@ TEST_F(AdminTest, DrainGoesOnWithoutItsCaller) {
   EXPECT_TRUE(frontend_.draining());
   client.Cancel();
   client.Wait();
+}
+
+TEST_F(AdminTest, IsServedByASocketBesideAPublicListener) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "admin.sock";
+  RpcServer::Options options;
+  options.address = "0.0.0.0:0";
+  options.admin_socket = path;
+  Serve(options);
+
+  const v1::ListRoutersRequest request;
+  v1::ListRoutersResponse response;
+  grpc::ClientContext public_call;
+  EXPECT_EQ(admin_->ListRouters(&public_call, request, &response).error_code(),
+            grpc::StatusCode::PERMISSION_DENIED);
+
+  struct stat file = {};
+  ASSERT_EQ(stat(path.c_str(), &file), 0);
+  EXPECT_TRUE(S_ISSOCK(file.st_mode));
+  EXPECT_EQ(file.st_mode & 0777, 0600) << "its user alone";
+  const auto by_socket = v1::AdminService::NewStub(
+      grpc::CreateChannel("unix:" + path, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext call;
+  const grpc::Status listed = by_socket->ListRouters(&call, request, &response);
+  EXPECT_TRUE(listed.ok()) << listed.error_message();
+  EXPECT_EQ(response.routers_size(), 1);
+}
+
+TEST_F(AdminTest, ASocketThatCannotBeMadeIsNamed) {
+  RpcServer::Options options;
+  options.address = "127.0.0.1:0";
+  options.admin_socket = "/nonexistent/admin.sock";
+  RpcServer::Dependencies dependencies;
+  dependencies.frontend = &frontend_;
+  dependencies.routers = &routers_;
+  dependencies.telemetry = &telemetry_;
+  dependencies.model = TinyModel();
+  dependencies.load = [] { return SchedulerLoad(); };
+  const auto server = RpcServer::Start(options, dependencies);
+  EXPECT_EQ(server.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(server.status().message(),
+            "listen.admin: cannot listen on /nonexistent/admin.sock: is there such a folder, and "
+            "may this user write to it?");
 }
 
 }  // namespace

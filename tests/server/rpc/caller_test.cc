@@ -26,17 +26,27 @@ TEST(CallerTest, KnowsPeersFromElsewhere) {
 }
 
 TEST(CallerTest, AdminServesLoopbackAlone) {
-  EXPECT_TRUE(CheckAdminAccess(true, "ipv4:127.0.0.1:1").ok());
+  EXPECT_TRUE(CheckAdminAccess(true, false, "ipv4:127.0.0.1:1").ok());
 
-  const absl::Status from_elsewhere = CheckAdminAccess(true, "ipv4:10.0.0.1:1");
+  const absl::Status from_elsewhere = CheckAdminAccess(true, true, "ipv4:10.0.0.1:1");
   EXPECT_EQ(from_elsewhere.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(from_elsewhere.message(),
             "AdminService serves loopback addresses alone: the caller is ipv4:10.0.0.1:1");
 
-  const absl::Status public_listener = CheckAdminAccess(false, "ipv4:127.0.0.1:1");
+  const absl::Status public_listener = CheckAdminAccess(false, false, "ipv4:127.0.0.1:1");
   EXPECT_EQ(public_listener.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(public_listener.message(),
-            "AdminService serves loopback addresses alone: listen.grpc is not a loopback address");
+            "AdminService serves loopback addresses alone: listen.grpc is not a loopback address; "
+            "listen.admin gives a Unix socket for it");
+}
+
+TEST(CallerTest, AdminServesItsSocketWhateverElseIsListenedOn) {
+  EXPECT_TRUE(CheckAdminAccess(false, true, "unix:").ok());
+  EXPECT_TRUE(CheckAdminAccess(true, true, "unix:/run/penstock.sock").ok());
+  EXPECT_FALSE(CheckAdminAccess(false, false, "unix:").ok());
+  EXPECT_EQ(CheckAdminAccess(false, true, "ipv4:127.0.0.1:1").message(),
+            "AdminService serves loopback addresses alone: listen.grpc is not a loopback address; "
+            "call by the Unix socket listen.admin");
 }
 
 TEST(CallerTest, TakesWellFormedTraceContextsAlone) {

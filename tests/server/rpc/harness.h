@@ -98,7 +98,7 @@ class FakeExperiments final : public ExperimentOperations {
 class RpcTest : public ::testing::Test {
  protected:
   void Serve(RpcServer::Options options = {}) {
-    options.address = "127.0.0.1:0";
+    if (options.address == RpcServer::Options().address) options.address = "127.0.0.1:0";
     options.server_version = "1.2.3";
     options.router_kinds = {"hash", "linear"};
     RpcServer::Dependencies dependencies;
