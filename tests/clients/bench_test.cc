@@ -8,7 +8,8 @@
 
 #include "clients/cpp/bench/command_line.h"
 #include "clients/cpp/bench/report.h"
-#include "tests/support/fake_inference_service.h"
+#include "tests/support/fake_server.h"
+#include "tests/support/rich_status.h"
 
 namespace penstock::client {
 namespace {

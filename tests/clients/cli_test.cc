@@ -6,7 +6,8 @@
 #include <sstream>
 
 #include "clients/cpp/cli/command_line.h"
-#include "tests/support/fake_inference_service.h"
+#include "tests/support/fake_server.h"
+#include "tests/support/rich_status.h"
 
 namespace penstock::client {
 namespace {

@@ -5,7 +5,8 @@
 
 #include "clients/cpp/client.h"
 #include "clients/cpp/error.h"
-#include "tests/support/fake_inference_service.h"
+#include "tests/support/fake_server.h"
+#include "tests/support/rich_status.h"
 
 namespace penstock::client {
 namespace {

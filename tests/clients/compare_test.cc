@@ -10,7 +10,8 @@
 #include "clients/cpp/cli/command_line.h"
 #include "clients/cpp/cli/documents.h"
 #include "clients/cpp/cli/paired_difference.h"
-#include "tests/support/fake_inference_service.h"
+#include "tests/support/fake_server.h"
+#include "tests/support/rich_status.h"
 
 namespace penstock::client {
 namespace {

@@ -7,7 +7,7 @@
 #include "clients/cpp/cli/http_get.h"
 #include "clients/cpp/cli/metrics_page.h"
 #include "tests/support/canned_http_server.h"
-#include "tests/support/fake_inference_service.h"
+#include "tests/support/fake_server.h"
 
 namespace penstock::client {
 namespace {

@@ -1,52 +1,22 @@
-// A Penstock server without a model: answers by rule, remembers what it was asked, fails where a
+// An InferenceService without a model: answers by rule, remembers what it was asked, fails where a
 // test says so.
 #pragma once
 
-#include <grpcpp/server.h>
-#include <grpcpp/server_builder.h>
+#include <grpcpp/server_context.h>
 
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <map>
-#include <memory>
 #include <mutex>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "google/rpc/error_details.pb.h"
-#include "google/rpc/status.pb.h"
-#include "penstock/v1/admin.grpc.pb.h"
 #include "penstock/v1/inference.grpc.pb.h"
 
 namespace penstock {
-
-// A gRPC status with google.rpc details, as the real server makes it.
-inline grpc::Status RichStatus(grpc::StatusCode code, const std::string& message,
-                               const std::string& reason, const std::string& field = "",
-                               int retry_after_seconds = 0) {
-  google::rpc::Status rich;
-  rich.set_code(code);
-  rich.set_message(message);
-  google::rpc::ErrorInfo error_info;
-  error_info.set_reason(reason);
-  error_info.set_domain("penstock");
-  rich.add_details()->PackFrom(error_info);
-  if (!field.empty()) {
-    google::rpc::BadRequest bad;
-    bad.add_field_violations()->set_field(field);
-    bad.mutable_field_violations(0)->set_description(message);
-    rich.add_details()->PackFrom(bad);
-  }
-  if (retry_after_seconds > 0) {
-    google::rpc::RetryInfo retry;
-    retry.mutable_retry_delay()->set_seconds(retry_after_seconds);
-    rich.add_details()->PackFrom(retry);
-  }
-  return {code, message, rich.SerializeAsString()};
-}
 
 // Thread-safe. An answer of m tokens is " r0 r1 … r(m−1)" with r the router's name; token i has id
 // i and log-probability −(i + 1).
@@ -247,215 +217,6 @@ class FakeInferenceService final : public v1::InferenceService::Service {
   std::vector<v1::GenerateRequest> requests_;
   std::string tenant_;
   int cancelled_ = 0;
-};
-
-// Holds routers by name. Drain counts 2, 1, 0.
-class FakeAdminService final : public v1::AdminService::Service {
- public:
-  FakeAdminService() {
-    for (const char* name : {"linear", "mlp"}) AddRouter(name, "");
-    experiment_.set_name("e");
-    experiment_.set_revision("0123abcd");
-    experiment_.set_state(v1::EXPERIMENT_STATE_RUNNING);
-    experiment_.set_analysis_period(1);
-    experiment_.set_counts_exposures(true);
-    experiment_.add_tenants("default");
-    experiment_.set_unit("user");
-    experiment_.set_range_size(10'000);
-    experiment_.set_exposed(2'000);
-    experiment_.set_control("a");
-    for (const char* arm : {"a", "b"}) {
-      v1::ExperimentArm* const added = experiment_.add_arms();
-      added->set_name(arm);
-      added->set_router("linear");
-      added->set_share(5'000);
-    }
-    v1::ExperimentGuardrail* const guardrail = experiment_.add_guardrails();
-    guardrail->set_metric("error_rate");
-    guardrail->set_max(0.01);
-    guardrail->mutable_window()->set_seconds(300);
-    guardrail->add_readings()->set_arm("b");
-  }
-
-  grpc::Status ListRouters(grpc::ServerContext* /*context*/,
-                           const v1::ListRoutersRequest* /*request*/,
-                           v1::ListRoutersResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    for (const auto& [name, router] : routers_) *response->add_routers() = router;
-    response->add_kinds("linear");
-    response->add_kinds("mlp");
-    return grpc::Status::OK;
-  }
-
-  grpc::Status LoadRouter(grpc::ServerContext* /*context*/, const v1::LoadRouterRequest* request,
-                          v1::LoadRouterResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    const auto known = routers_.find(request->name());
-    if (known != routers_.end() && !request->replace()) {
-      return RichStatus(grpc::StatusCode::ALREADY_EXISTS, request->name() + " is loaded",
-                        "ROUTER_EXISTS", "name");
-    }
-    if (known != routers_.end()) {
-      response->set_replaced_fingerprint(known->second.package_fingerprint());
-    }
-    AddRouter(request->name(), request->path());
-    *response->mutable_router() = routers_[request->name()];
-    return grpc::Status::OK;
-  }
-
-  grpc::Status UnloadRouter(grpc::ServerContext* /*context*/,
-                            const v1::UnloadRouterRequest* request,
-                            v1::UnloadRouterResponse* /*response*/) override {
-    const std::lock_guard lock(mutex_);
-    if (routers_.erase(request->name()) > 0) return grpc::Status::OK;
-    return RichStatus(grpc::StatusCode::NOT_FOUND, "no router " + request->name(),
-                      "ROUTER_NOT_FOUND", "name");
-  }
-
-  grpc::Status Assign(grpc::ServerContext* /*context*/, const v1::AssignRequest* request,
-                      v1::AssignResponse* response) override {
-    response->set_router(request->router().empty() ? "linear" : request->router());
-    response->set_reason(request->router().empty() ? "default" : "explicit");
-    if (request->router() == "nope") {
-      response->set_refusal("router: got nope, want one of linear, mlp");
-      response->add_explanation("refused: " + response->refusal());
-      return grpc::Status::OK;
-    }
-    response->add_explanation("nobody asked for another");
-    response->add_explanation(
-        absl::StrCat("router ", response->router(), ", reason ", response->reason()));
-    return grpc::Status::OK;
-  }
-
-  // One, of the arms a and b.
-  grpc::Status ListExperiments(grpc::ServerContext* /*context*/,
-                               const v1::ListExperimentsRequest* /*request*/,
-                               v1::ListExperimentsResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    *response->add_experiments() = experiment_;
-    return grpc::Status::OK;
-  }
-
-  grpc::Status HaltArm(grpc::ServerContext* /*context*/, const v1::HaltArmRequest* request,
-                       v1::HaltArmResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    v1::ArmHalt* const halt = experiment_.mutable_arms(1)->mutable_halt();
-    if (halt->source() == v1::ArmHalt::SOURCE_UNSPECIFIED) halt->set_reason(request->reason());
-    halt->set_source(v1::ArmHalt::SOURCE_OPERATOR);
-    halt->mutable_time()->set_seconds(1'700'000'000);
-    experiment_.set_counts_exposures(false);
-    *response->mutable_experiment() = experiment_;
-    return grpc::Status::OK;
-  }
-
-  grpc::Status ResumeArm(grpc::ServerContext* /*context*/, const v1::ResumeArmRequest* /*request*/,
-                         v1::ResumeArmResponse* response) override {
-    const std::lock_guard lock(mutex_);
-    experiment_.mutable_arms(1)->clear_halt();
-    experiment_.set_counts_exposures(true);
-    experiment_.set_analysis_period(experiment_.analysis_period() + 1);
-    *response->mutable_experiment() = experiment_;
-    return grpc::Status::OK;
-  }
-
-  grpc::Status GetExpertStats(grpc::ServerContext* /*context*/,
-                              const v1::GetExpertStatsRequest* request,
-                              v1::GetExpertStatsResponse* response) override {
-    *response = Stats(request->router());
-    return grpc::Status::OK;
-  }
-
-  // Until the reader leaves.
-  grpc::Status WatchExpertStats(grpc::ServerContext* /*context*/,
-                                const v1::WatchExpertStatsRequest* request,
-                                grpc::ServerWriter<v1::GetExpertStatsResponse>* writer) override {
-    while (writer->Write(Stats(request->router()))) {
-    }
-    return grpc::Status::CANCELLED;
-  }
-
-  grpc::Status GetLoad(grpc::ServerContext* /*context*/, const v1::GetLoadRequest* /*request*/,
-                       v1::GetLoadResponse* response) override {
-    response->set_running(2);
-    response->set_waiting(1);
-    response->set_kv_blocks_free(1000);
-    response->set_kv_blocks_active(20);
-    response->set_kv_block_tokens(16);
-    return grpc::Status::OK;
-  }
-
-  grpc::Status Drain(grpc::ServerContext* /*context*/, const v1::DrainRequest* request,
-                     grpc::ServerWriter<v1::DrainResponse>* writer) override {
-    const std::lock_guard lock(mutex_);
-    drain_request_ = *request;
-    for (int remaining = 2; remaining >= 0; --remaining) {
-      v1::DrainResponse progress;
-      progress.set_remaining_requests(remaining);
-      progress.set_done(remaining == 0);
-      writer->Write(progress);
-    }
-    return grpc::Status::OK;
-  }
-
-  v1::DrainRequest drain_request() const {
-    const std::lock_guard lock(mutex_);
-    return drain_request_;
-  }
-
- private:
-  void AddRouter(const std::string& name, const std::string& path) {
-    v1::RouterDescription& router = routers_[name];
-    router.set_name(name);
-    router.set_kind(name);
-    router.set_path(path);
-    router.set_package_fingerprint(std::string(64, name.front()));
-    router.set_is_default(name == "linear");
-    router.set_parameters_per_layer(12345);
-  }
-
-  static v1::GetExpertStatsResponse Stats(const std::string& router) {
-    v1::GetExpertStatsResponse response;
-    v1::RouterStats& stats = *response.add_routers();
-    stats.set_router(router.empty() ? "linear" : router);
-    stats.set_tokens(1234);
-    v1::LayerStats& busy = *stats.add_layers();
-    busy.set_layer(0);
-    busy.set_window_tokens(100);
-    busy.set_entropy_ratio(0.875);
-    busy.set_idle_experts(3);
-    for (int expert = 0; expert < 8; ++expert) busy.add_expert_tokens(expert * 1000);
-    stats.add_layers()->set_layer(1);  // an empty window
-    return response;
-  }
-
-  mutable std::mutex mutex_;
-  std::map<std::string, v1::RouterDescription> routers_;
-  v1::ExperimentDescription experiment_;
-  v1::DrainRequest drain_request_;
-};
-
-// Both services on a port of their own, until it is destroyed.
-class FakeServer {
- public:
-  FakeServer() {
-    grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
-    builder.RegisterService(&inference);
-    builder.RegisterService(&admin);
-    server_ = builder.BuildAndStart();
-    address_ = "127.0.0.1:" + std::to_string(port);
-  }
-  ~FakeServer() { server_->Shutdown(std::chrono::system_clock::now()); }
-
-  const std::string& address() const { return address_; }
-
-  FakeInferenceService inference;
-  FakeAdminService admin;
-
- private:
-  std::unique_ptr<grpc::Server> server_;
-  std::string address_;
 };
 
 }  // namespace penstock

@@ -1,193 +1,22 @@
 #include "server/telemetry/prometheus_telemetry.h"
 
-#include <chrono>
-#include <cmath>
-#include <cstdio>
-#include <fstream>
 #include <map>
 #include <random>
-#include <set>
-#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/support/fake_clock.h"
+#include "tests/server/telemetry/prometheus_harness.h"
 
 namespace penstock {
 namespace {
 
-using ::testing::Contains;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using ::testing::Not;
 using ::testing::SizeIs;
-
-constexpr int kExperts = 4;
-constexpr int kTopK = 2;
-const std::map<std::string, std::int64_t> kGpuMemory = {{"weights", 40}, {"free", 7}};
-
-template <typename Delimiter>
-std::vector<std::string> Split(const std::string& text, Delimiter delimiter) {
-  return absl::StrSplit(text, delimiter, absl::SkipEmpty());
-}
-
-// "name{labels}" -> value, of a page in Prometheus' text format.
-std::map<std::string, double> Samples(const std::string& page) {
-  std::map<std::string, double> samples;
-  for (const std::string& line : Split(page, '\n')) {
-    if (line[0] == '#') continue;
-    const std::size_t space = line.rfind(' ');
-    EXPECT_TRUE(samples.emplace(line.substr(0, space), std::stod(line.substr(space))).second)
-        << "twice: " << line;
-  }
-  return samples;
-}
-
-// Layer 1: of `rows` rows `overlap` choices shared; layer 3: all shared.
-StepEvent ShadowStep(std::int64_t rows, std::int64_t overlap, double kl) {
-  StepEvent step;
-  step.shadow = ShadowOutcome::kCounted;
-  step.shadow_time = absl::Milliseconds(2);
-  step.shadows.push_back({.router = "a",
-                          .shadow = "b",
-                          .layer = 1,
-                          .rows = rows,
-                          .overlap = overlap,
-                          .kl_rows = rows,
-                          .kl = kl,
-                          .entropy = static_cast<double>(rows) * std::log(kExperts) / 2,
-                          .slots = {kTopK * rows, 0, 0, 0},
-                          .failed = 1});
-  step.shadows.push_back({.router = "a",
-                          .shadow = "b",
-                          .layer = 3,
-                          .rows = rows,
-                          .overlap = kTopK * rows,
-                          .slots = {rows, rows, 0, 0}});
-  return step;
-}
-
-class PrometheusTelemetryTest : public testing::Test {
- protected:
-  PrometheusTelemetryTest() {
-    auto telemetry =
-        PrometheusTelemetry::Create({.num_experts = kExperts,
-                                     .top_k = kTopK,
-                                     .layers = {1, 3},
-                                     .tenants = {"acme"},
-                                     .build = {{"version", "1.2.3"}},
-                                     .clock = &clock_,
-                                     .experiments = [] { return std::vector{Figures()}; },
-                                     .gpu_memory = [] { return kGpuMemory; }});
-    EXPECT_TRUE(telemetry.ok()) << telemetry.status();
-    telemetry_ = *std::move(telemetry);
-    telemetry_->OnRoutersLoaded({"a", "b"});
-  }
-
-  static ExperimentFigures Figures() {
-    return {.experiment = "measured",
-            .revision = "0123abcd",
-            .since = absl::FromUnixMillis(1'800'000'000'250),
-            .period = 3,
-            .measured = 0.25,
-            .sample_ratio_p_value = 0.5,
-            .windows = {{.name = "unit", .seconds = 3600}},
-            .first_exposures = {{.arm = "b", .units = 7}},
-            .sums = {{.arm = "b",
-                      .metric = "latency",
-                      .count = 6,
-                      .sum = 12,
-                      .sum_squares = 30,
-                      .cross_sum = 24},
-                     {.arm = "b",
-                      .metric = "successes",
-                      .count = 6,
-                      .sum = 9,
-                      .sum_squares = 15,
-                      .cross_sum = {}}},
-            .traffic = {{.arm = "b", .quantity = "tokens", .sum = 90}},
-            .unique_units = {{.arm = "b", .units = 8.5}},
-            .durations = {{.arm = "b",
-                           .metric = "latency",
-                           .at_most = {{0.25, 0}, {0.5, 2}, {1, 5}},
-                           .count = 5,
-                           .sum = 3.5}},
-            // The largest of 53 bits.
-            .unit_sample = {17, 9007199254740991}};
-  }
-
-  // A step whose rows are all of one router: in layer 1 to experts as `slots` says, in layer 3
-  // evenly to 0 and 1.
-  static StepEvent Step(const std::string& router, std::vector<std::int64_t> slots) {
-    std::int64_t rows = 0;
-    for (const std::int64_t count : slots) rows += count;
-    rows /= kTopK;
-    StepEvent step{
-        .phase = StepPhase::kDecode,
-        .duration = absl::Milliseconds(5),
-        .rows = rows,
-        .routers = {{.router = router, .rows = rows, .router_time = absl::Microseconds(30)}},
-        .routing = {},
-        .gaps = {{.router = router, .gap = absl::Milliseconds(5)}},
-        .expert_passes = 2};
-    step.routing.push_back({router, 1, rows, std::move(slots),
-                            static_cast<double>(rows) * std::log(kExperts) / 4,
-                            static_cast<double>(rows) * 0.5});
-    step.routing.push_back({router, 3, rows, {rows, rows, 0, 0}, 0, static_cast<double>(rows)});
-    return step;
-  }
-
-  static RequestEvent Request(const std::string& tenant, const std::string& router) {
-    return {.api = Api::kGrpc,
-            .tenant = tenant,
-            .router = router,
-            .code = "OK",
-            .experiment = {},
-            .revision = {},
-            .arm = {},
-            .reason = {},
-            .prompt_tokens = 100,
-            .cached_prompt_tokens = 64,
-            .generated_tokens = 10,
-            .total = absl::Milliseconds(700),
-            .queue = absl::Milliseconds(3),
-            .prefill = absl::Milliseconds(40),
-            .time_to_first_token = absl::Milliseconds(43),
-            .started = true};
-  }
-
-  std::map<std::string, double> Scrape() const { return Samples(telemetry_->ServeMetrics()); }
-  std::map<std::string, double> ScrapeExperts() const {
-    return Samples(telemetry_->ServeExpertMetrics());
-  }
-
-  // At least one sample of every series.
-  void Exercise() {
-    telemetry_->SetExperiments({{"e", "0123abcd", {{"mlp", false}}}});
-    telemetry_->OnStep(Step("a", {10, 6, 4, 0}));
-    telemetry_->OnStep(Step("b", {1, 1, 1, 1}));
-    telemetry_->OnStep(ShadowStep(4, 2, 3));
-    RequestEvent request = Request("acme", "a");
-    request.experiment = "e";
-    telemetry_->OnRequestFinished(request);
-    telemetry_->OnPairedText("e", "scored");
-    telemetry_->OnThrottled("acme", "concurrent");
-    telemetry_->OnLoad({.running = 2,
-                        .waiting = 1,
-                        .blocks_free = 5,
-                        .blocks_active = 3,
-                        .blocks_cached = 1,
-                        .preemptions = 7});
-  }
-
-  FakeClock clock_;
-  std::unique_ptr<PrometheusTelemetry> telemetry_;
-};
 
 TEST_F(PrometheusTelemetryTest, CountsRequestsByRouterCodeAndApi) {
   telemetry_->OnRequestFinished(Request("acme", "a"));
@@ -207,35 +36,6 @@ TEST_F(PrometheusTelemetryTest, CountsRequestsByRouterCodeAndApi) {
   EXPECT_EQ(samples.at(R"(penstock_tenant_requests_total{tenant="acme",code="OK"})"), 1);
   EXPECT_EQ(samples.at(R"(penstock_tenant_requests_total{tenant="other",code="UNAUTHENTICATED"})"),
             1);
-}
-
-TEST_F(PrometheusTelemetryTest, CountsWhatExperimentsAssign) {
-  telemetry_->SetExperiments({{"e", "0123abcd", {{"control", false}, {"mlp", true}}}});
-  telemetry_->OnRequestFinished(Request("acme", "a"));
-  RequestEvent request = Request("acme", "a");
-  request.experiment = "e";
-  request.revision = "0123abcd";
-  request.arm = "mlp";
-  request.reason = "experiment";
-  telemetry_->OnRequestFinished(request);
-  telemetry_->OnRequestFinished(request);
-  request.reason = "halted";
-  telemetry_->OnRequestFinished(request);
-  const auto samples = Scrape();
-  const std::string series =
-      R"(penstock_experiment_assignments_total{experiment="e",revision="0123abcd",arm="mlp",reason=)";
-  EXPECT_EQ(samples.at(series + "\"experiment\"}"), 2);
-  EXPECT_EQ(samples.at(series + "\"halted\"}"), 1);
-  const std::string halted =
-      R"(penstock_experiment_arm_halted{experiment="e",revision="0123abcd",arm=)";
-  EXPECT_EQ(samples.at(halted + "\"mlp\"}"), 1);
-  EXPECT_EQ(samples.at(halted + "\"control\"}"), 0);
-  // Gone, and what still runs of it does not bring it back.
-  telemetry_->SetExperiments({});
-  telemetry_->OnRequestFinished(request);
-  for (const auto& [name, value] : Scrape()) {
-    EXPECT_THAT(name, Not(testing::HasSubstr("experiment=\"e\"")));
-  }
 }
 
 TEST_F(PrometheusTelemetryTest, CountsTokensAndCacheHits) {
@@ -450,121 +250,6 @@ TEST_F(PrometheusTelemetryTest, SnapshotHoldsTotalsAndWindow) {
   ASSERT_TRUE(layer.window.has_value());
   EXPECT_EQ(layer.window->idle, 2);
   EXPECT_FALSE(snapshot[1].layers[0].window.has_value());
-}
-
-TEST_F(PrometheusTelemetryTest, ExperimentsAreAskedAtEveryScrape) {
-  const std::map<std::string, double> page = Scrape();
-  const std::string of_e = R"({experiment="measured",revision="0123abcd")";
-  EXPECT_EQ(page.at("penstock_experiment_sample_ratio_p_value" + of_e + "}"), 0.5);
-  EXPECT_EQ(page.at("penstock_experiment_first_exposures" + of_e + R"(,arm="b"})"), 7);
-  const auto value = [&](const std::string& series, const std::string& metric) {
-    const auto found = page.find("penstock_experiment_metric_" + series + of_e +
-                                 R"(,arm="b",metric=")" + metric + "\"}");
-    return found == page.end() ? -1 : found->second;
-  };
-  EXPECT_EQ(value("count", "latency"), 6);
-  EXPECT_EQ(value("sum", "latency"), 12);
-  EXPECT_EQ(value("sum_squares", "latency"), 30);
-  EXPECT_EQ(value("cross_sum", "latency"), 24);
-  EXPECT_EQ(value("sum", "successes"), 9);
-  EXPECT_EQ(value("cross_sum", "successes"), -1);  // a denominator has none
-  EXPECT_EQ(page.at("penstock_experiment_analysis_start_time_seconds" + of_e + "}"), 1800000000.25);
-  EXPECT_EQ(page.at("penstock_experiment_analysis_period" + of_e + "}"), 3);
-  EXPECT_EQ(page.at("penstock_experiment_window_seconds" + of_e + R"(,window="unit"})"), 3600);
-  EXPECT_EQ(page.at("penstock_experiment_units_measured_ratio" + of_e + "}"), 0.25);
-  EXPECT_EQ(page.at("penstock_experiment_traffic" + of_e + R"(,arm="b",quantity="tokens"})"), 90);
-  EXPECT_EQ(page.at("penstock_experiment_unique_units" + of_e + R"(,arm="b"})"), 8.5);
-  EXPECT_EQ(page.at("penstock_experiment_unit_sample" + of_e + R"(,rank="1"})"), 9007199254740991);
-  const std::string durations = R"(,arm="b",metric="latency")";
-  EXPECT_EQ(
-      page.at("penstock_experiment_duration_seconds_bucket" + of_e + durations + R"(,le="0.5"})"),
-      2);
-  EXPECT_EQ(
-      page.at("penstock_experiment_duration_seconds_bucket" + of_e + durations + R"(,le="+Inf"})"),
-      5);
-  EXPECT_EQ(page.at("penstock_experiment_duration_seconds_count" + of_e + durations + "}"), 5);
-  EXPECT_EQ(page.at("penstock_experiment_duration_seconds_sum" + of_e + durations + "}"), 3.5);
-}
-
-TEST_F(PrometheusTelemetryTest, TheReadmeListsExactlyTheSeriesThatExist) {
-  Exercise();
-  std::set<std::string> served;
-  for (const std::string& page : {telemetry_->ServeMetrics(), telemetry_->ServeExpertMetrics()}) {
-    for (const std::string& line : Split(page, '\n')) {
-      const std::vector<std::string> words = absl::StrSplit(line, ' ');
-      if (words.size() > 2 && words[1] == "TYPE") served.insert(words[2]);
-    }
-  }
-  std::set<std::string> listed;
-  std::ifstream readme(PENSTOCK_SOURCE_DIR "/server/telemetry/README.md");
-  for (std::string line; std::getline(readme, line);) {
-    if (!line.starts_with("| `")) continue;
-    const std::string cell = line.substr(1, line.find('|', 1) - 1);
-    for (const std::string& name : Split(cell, absl::ByAnyChar("`, "))) {
-      listed.insert(name);
-    }
-  }
-  EXPECT_THAT(served, SizeIs(testing::Gt(30)));
-  EXPECT_EQ(served, listed);
-}
-
-TEST_F(PrometheusTelemetryTest, ShadowGaugesAreMeansOverLayersOfTheLastMinute) {
-  telemetry_->OnStep(ShadowStep(4, 2, 3));
-  clock_.Advance(absl::Seconds(1));
-  telemetry_->OnStep(ShadowStep(6, 8, 1));
-  StepEvent skipped;
-  skipped.shadow = ShadowOutcome::kSkipped;
-  telemetry_->OnStep(skipped);
-  std::map<std::string, double> page = Scrape();
-  EXPECT_DOUBLE_EQ(page.at(R"(penstock_shadow_overlap_ratio{router="a",shadow="b"})"), 0.75);
-  EXPECT_DOUBLE_EQ(page.at(R"(penstock_shadow_kl_nats{router="a",shadow="b"})"), 0.4)
-      << "of the layer that has it";
-  EXPECT_EQ(page.at(R"(penstock_shadow_rows_total{router="a",shadow="b"})"), 10);
-  EXPECT_EQ(page.at(R"(penstock_shadow_failed_rows_total{router="a",shadow="b"})"), 2);
-  EXPECT_EQ(page.at(R"(penstock_shadow_steps_total{result="counted"})"), 2);
-  EXPECT_EQ(page.at(R"(penstock_shadow_steps_total{result="skipped"})"), 1);
-  EXPECT_DOUBLE_EQ(page.at("penstock_shadow_seconds_total"), 0.004);
-  const std::string slow = telemetry_->ServeExpertMetrics();
-  const auto layers = Samples(slow);
-  EXPECT_DOUBLE_EQ(
-      layers.at(R"(penstock_shadow_layer_overlap_ratio{router="a",shadow="b",layer="1"})"), 0.5);
-  EXPECT_DOUBLE_EQ(
-      layers.at(R"(penstock_shadow_layer_overlap_ratio{router="a",shadow="b",layer="3"})"), 1);
-  EXPECT_DOUBLE_EQ(
-      layers.at(R"(penstock_shadow_layer_entropy_ratio{router="a",shadow="b",layer="1"})"), 0.5);
-  EXPECT_DOUBLE_EQ(
-      layers.at(R"(penstock_shadow_layer_imbalance_ratio{router="a",shadow="b",layer="1"})"),
-      kExperts);
-  EXPECT_FALSE(
-      layers.contains(R"(penstock_shadow_layer_kl_nats{router="a",shadow="b",layer="3"})"));
-  clock_.Advance(absl::Seconds(61));
-  page = Scrape();
-  EXPECT_FALSE(page.contains(R"(penstock_shadow_overlap_ratio{router="a",shadow="b"})"));
-  EXPECT_EQ(page.at(R"(penstock_shadow_rows_total{router="a",shadow="b"})"), 10);
-}
-
-TEST_F(PrometheusTelemetryTest, ShadowSeriesGoWithEitherRouter) {
-  telemetry_->OnStep(ShadowStep(4, 2, 3));
-  telemetry_->OnRoutersLoaded({"a"});
-  EXPECT_THAT(telemetry_->ServeMetrics(), Not(HasSubstr("shadow=\"b\"")));
-  telemetry_->OnStep(ShadowStep(4, 2, 3));
-  EXPECT_THAT(telemetry_->ServeMetrics(), Not(HasSubstr("shadow=\"b\"")));
-}
-
-TEST_F(PrometheusTelemetryTest, PromtoolFindsNothingToComplainAbout) {
-  Exercise();
-  for (const std::string& page : {telemetry_->ServeMetrics(), telemetry_->ServeExpertMetrics()}) {
-    const std::string file = testing::TempDir() + "/penstock_metrics_page.txt";
-    std::ofstream(file) << page;
-    FILE* promtool = popen(("promtool check metrics < " + file + " 2>&1").c_str(), "r");
-    ASSERT_NE(promtool, nullptr);
-    std::string output;
-    for (int c = std::fgetc(promtool); c != EOF; c = std::fgetc(promtool)) {
-      output += static_cast<char>(c);
-    }
-    EXPECT_EQ(pclose(promtool), 0) << output;
-    EXPECT_THAT(output, IsEmpty());
-  }
 }
 
 TEST_F(PrometheusTelemetryTest, EventsAndScrapesMayRunAtOnce) {
