@@ -31,9 +31,9 @@ class LayerMean {
 
 }  // namespace
 
-std::optional<RouterMeasures> MeasureRouter(std::span<const LayerRouting> layers) {
+std::optional<RouterMeasures> MeasureRouter(std::span<const RoutedLayer> layers) {
   LayerMean mean;
-  for (const LayerRouting& layer : layers) {
+  for (const RoutedLayer& layer : layers) {
     const std::int64_t slots =
         std::accumulate(layer.slots.begin(), layer.slots.end(), std::int64_t{0});
     if (layer.rows <= 0 || slots < layer.rows) continue;  // every row has an expert, or more
@@ -52,15 +52,15 @@ std::optional<RouterMeasures> MeasuresLately(std::span<const LayerExpertStats> l
   return mean.Get();
 }
 
-std::vector<LayerRouting> RoutingBetween(std::span<const LayerExpertStats> before,
-                                         std::span<const LayerExpertStats> after) {
+std::vector<RoutedLayer> RoutingBetween(std::span<const LayerExpertStats> before,
+                                        std::span<const LayerExpertStats> after) {
   if (before.size() != after.size()) return {};
-  std::vector<LayerRouting> routing;
+  std::vector<RoutedLayer> routing;
   routing.reserve(after.size());
   for (std::size_t i = 0; i < after.size(); ++i) {
     const LayerExpertStats &from = before[i], &to = after[i];
     if (from.layer != to.layer || from.slots.size() != to.slots.size()) return {};
-    LayerRouting& layer = routing.emplace_back();
+    RoutedLayer& layer = routing.emplace_back();
     layer.rows = to.rows - from.rows;
     layer.entropy = to.entropy - from.entropy;
     layer.slots.reserve(to.slots.size());

@@ -11,14 +11,14 @@
 namespace penstock {
 
 // A MeasureRouting: means of ComputeExpertMeasures over the layers that have rows.
-std::optional<RouterMeasures> MeasureRouter(std::span<const LayerRouting> layers);
+std::optional<RouterMeasures> MeasureRouter(std::span<const RoutedLayer> layers);
 
 // Those of the telemetry window; nullopt: it has no rows.
 std::optional<RouterMeasures> MeasuresLately(std::span<const LayerExpertStats> layers);
 
 // What was decided between two snapshots of one router, layer by layer; empty where the second does
 // not continue the first: the router was loaded anew.
-std::vector<LayerRouting> RoutingBetween(std::span<const LayerExpertStats> before,
-                                         std::span<const LayerExpertStats> after);
+std::vector<RoutedLayer> RoutingBetween(std::span<const LayerExpertStats> before,
+                                        std::span<const LayerExpertStats> after);
 
 }  // namespace penstock

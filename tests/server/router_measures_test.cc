@@ -8,7 +8,7 @@ namespace penstock {
 namespace {
 
 TEST(RouterMeasuresTest, MeansOverTheLayersThatHaveRows) {
-  const std::vector<LayerRouting> layers = {
+  const std::vector<RoutedLayer> layers = {
       {.rows = 10, .slots = {5, 5, 5, 5}, .entropy = 10 * std::log(4)},
       {.rows = 5, .slots = {10, 0, 0, 0}, .entropy = 0},
       {.rows = 0, .slots = {0, 0, 0, 0}, .entropy = 0}};
@@ -56,7 +56,7 @@ TEST(RouterMeasuresTest, RoutingBetweenTwoSnapshotsIsTheirDifference) {
   add(3, {2, 2, 0, 0}, 0.25);
   // The window of a minute has passed: totals alone remain.
   const auto after = ledger.StatsAt(200);
-  const std::vector<LayerRouting> routing = RoutingBetween(before, after);
+  const std::vector<RoutedLayer> routing = RoutingBetween(before, after);
   ASSERT_EQ(routing.size(), 2u);
   EXPECT_EQ(routing[0].rows, 2);
   EXPECT_EQ(routing[0].slots, (std::vector<std::int64_t>{1, 1, 2, 0}));

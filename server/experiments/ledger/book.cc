@@ -61,7 +61,7 @@ void SetMeasures(const RouterMeasures& measures, std::int64_t rows, UnitValues* 
   (*values)[Quantity::kIdleExperts] = weight * measures.idle_experts;
 }
 
-void AddLayer(const LayerRouting& from, LayerRouting* into) {
+void AddLayer(const RoutedLayer& from, RoutedLayer* into) {
   into->rows += from.rows;
   into->entropy += from.entropy;
   into->slots.resize(std::max(into->slots.size(), from.slots.size()));

@@ -76,7 +76,7 @@ class Book {
   struct SliceRouting {
     std::int64_t slice = 0;
     std::int64_t rows = 0;
-    std::vector<LayerRouting> layers;
+    std::vector<RoutedLayer> layers;
   };
 
   int FindArm(std::string_view name) const;  // −1: none

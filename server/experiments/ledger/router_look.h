@@ -21,7 +21,7 @@ struct RouterMeasures {
 };
 
 // What it decided in one layer. Sums: those of several looks add up.
-struct LayerRouting {
+struct RoutedLayer {
   std::int64_t rows = 0;
   std::vector<std::int64_t> slots;  // [E], to each expert; sums to rows times experts a row
   double entropy = 0;               // Σ over rows of the full softmax's, nats
@@ -29,7 +29,7 @@ struct LayerRouting {
 
 // The measures of what was decided, whenever that was; nullopt: no layer has a row.
 using MeasureRouting =
-    std::function<std::optional<RouterMeasures>(std::span<const LayerRouting> layers)>;
+    std::function<std::optional<RouterMeasures>(std::span<const RoutedLayer> layers)>;
 
 struct RouterLook {
   std::string router;
@@ -37,7 +37,7 @@ struct RouterLook {
   // From then to now.
   std::int64_t rows = 0;
   absl::Duration time;
-  std::vector<LayerRouting> layers;  // in the model's order; empty: not known
+  std::vector<RoutedLayer> layers;  // in the model's order; empty: not known
   // Of the last minute of rows, for totals; nullopt: it had none.
   std::optional<RouterMeasures> lately;
 };

@@ -292,7 +292,7 @@ TEST_F(LedgerTest, SlicesAreUnitsWithoutBurnInAndWithoutRequestsAcrossABorder) {
 
 // What it is asked about, as measures: of the first layer its rows, the slots of its first expert
 // and its entropy; how many layers there are.
-std::optional<RouterMeasures> Echo(std::span<const LayerRouting> layers) {
+std::optional<RouterMeasures> Echo(std::span<const RoutedLayer> layers) {
   return RouterMeasures{.token_entropy = static_cast<double>(layers[0].rows),
                         .load_entropy = static_cast<double>(layers[0].slots[0]),
                         .imbalance = layers[0].entropy,

@@ -192,7 +192,7 @@ class SwitchbackExperiment {
     last_look_ = now;
     const double rows = 20 * busy_;
     for (int i = 0; i < kLayers; ++i) {
-      LayerRouting& layer = look.layers.emplace_back();
+      RoutedLayer& layer = look.layers.emplace_back();
       std::array<double, kExperts> loads;
       double sum = 0;
       for (int e = 0; e < kExperts; ++e) {
