@@ -1,5 +1,6 @@
 // The arrows between the folders, held against every #include; and that no router kind is named
 // outside routers/.
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -118,6 +119,41 @@ TEST(ArchitectureTest, EveryIncludeFollowsAnArrow) {
     }
   }
   EXPECT_GT(arrows, 100);
+}
+
+// Types that a file defines at the level of a namespace with a name, as "penstock::client::Client".
+std::vector<std::string> NamedTypes(const std::string& text) {
+  static const std::regex opened(R"(^(?:inline )?namespace ?([\w:]*) ?\{)");
+  static const std::regex type(R"(^(?:struct|class|enum class) (\w+)(?: final)?(?: ?:[^:;][^;]*| )\{)");
+  std::vector<std::string> names, namespaces;
+  std::istringstream lines(text);
+  std::smatch match;
+  for (std::string line; std::getline(lines, line);) {
+    if (std::regex_search(line, match, opened)) {
+      namespaces.push_back(match[1]);
+    } else if (line.starts_with("}  // namespace") && !namespaces.empty()) {
+      namespaces.pop_back();
+    } else if (std::regex_search(line, match, type) &&
+               std::find(namespaces.begin(), namespaces.end(), "") == namespaces.end()) {
+      std::string name;
+      for (const std::string& outer : namespaces) name += outer + "::";
+      names.push_back(name + match[1].str());
+    }
+  }
+  return names;
+}
+
+// Rooms that include nothing of each other are linked together all the same: of two types of one
+// name the linker takes the functions of either, and nothing warns of it.
+TEST(ArchitectureTest, EveryTypeIsDefinedOnce) {
+  std::map<std::string, std::string> owners;
+  for (const SourceFile& file : Sources(kCodeFolders)) {
+    for (const std::string& name : NamedTypes(file.text)) {
+      const auto [owner, is_new] = owners.emplace(name, file.path);
+      EXPECT_TRUE(is_new) << name << " stands in " << owner->second << " and in " << file.path;
+    }
+  }
+  EXPECT_GT(owners.size(), 300);
 }
 
 TEST(ArchitectureTest, TorchStaysInItsFolders) {

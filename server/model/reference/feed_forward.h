@@ -18,14 +18,14 @@ namespace penstock {
 struct Routing;  // routers/routing.h: it holds tensors, this header does not
 
 // What routers decided in one sparse layer.
-struct LayerRouting {
+struct LayerDecisions {
   std::vector<std::int32_t> experts;  // [rows, k]
   std::vector<float> weights;         // [rows, k], before rounding
 };
 
 // What a step's routing leaves behind.
 struct StepRouting {
-  std::vector<LayerRouting> layers;     // [sparse layers]; kept only when a trace was asked for
+  std::vector<LayerDecisions> layers;   // [sparse layers]; kept only when a trace was asked for
   std::vector<char> failed;             // [rows]: a router logit was not finite
   std::vector<std::int32_t> failed_at;  // [rows]: index in model.layers where, first
   std::vector<RoutingCounts> counts;
@@ -65,7 +65,7 @@ class FeedForward {
 
   const ModelConfig& config_;
   const Element element_;
-  LayerRouting routed_;  // of the layer being computed
+  LayerDecisions routed_;  // of the layer being computed
   std::vector<std::int32_t>
       starts_;  // [E + 1]: slots of expert e are starts_[e] … starts_[e + 1] − 1
   std::vector<std::int32_t> slot_rows_;  // [rows · k]: the row of each slot

@@ -35,7 +35,7 @@ std::vector<RowTrace> TracesOf(const PlannedSequence& planned, const StepRouting
     if (!Traced(planned.spec->output, *planned.spec, position)) continue;
     RowTrace& trace = traces.emplace_back();
     trace.position = position;
-    for (const LayerRouting& layer : routing.layers) {
+    for (const LayerDecisions& layer : routing.layers) {
       const std::size_t first =
           static_cast<std::size_t>(planned.first_row + i) * static_cast<std::size_t>(k);
       for (std::size_t slot = first; slot < first + static_cast<std::size_t>(k); ++slot) {
