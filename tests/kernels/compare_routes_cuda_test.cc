@@ -4,20 +4,20 @@
 #include "gtest/gtest.h"
 #include "kernels/compare_routes.h"
 #include "tests/kernels/compared_routes.h"
-#include "tests/kernels/device_vector.h"
+#include "tests/kernels/cuda_twins.h"
+#include "tests/kernels/device_array.h"
 
 namespace penstock {
 namespace {
 
 void RunOnDevice(ComparedRoutes& compared) {
   CompareRoutesArgs args = compared.Args();
-  const DeviceVector<std::int32_t> num_rows(1, compared.num_rows),
-      row_routers(compared.row_routers), failed_layer(compared.failed_layer),
-      served(compared.served), expert_ids(compared.expert_ids), failed(compared.failed),
-      expert_rows(compared.expert_rows);
-  const DeviceVector<std::uint8_t> counted(compared.counted);
-  const DeviceVector<float> logits(compared.logits);
-  const DeviceVector<RouteAgreement> agreements(compared.agreements);
+  const DeviceArray<std::int32_t> num_rows(1, compared.num_rows), row_routers(compared.row_routers),
+      failed_layer(compared.failed_layer), served(compared.served), expert_ids(compared.expert_ids),
+      failed(compared.failed), expert_rows(compared.expert_rows);
+  const DeviceArray<std::uint8_t> counted(compared.counted);
+  const DeviceArray<float> logits(compared.logits);
+  const DeviceArray<RouteAgreement> agreements(compared.agreements);
   args.num_rows = num_rows.get();
   args.row_routers = row_routers.get();
   args.counted = counted.get();

@@ -28,6 +28,7 @@ class DeviceArray {
       : DeviceArray(static_cast<std::int64_t>(values.size())) {
     PENSTOCK_CHECK_CUDA(cudaMemcpy(pointer_, values.data(), Bytes(), cudaMemcpyHostToDevice));
   }
+  DeviceArray(std::int64_t size, T value) : DeviceArray(std::vector<T>(size, value)) {}
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
   DeviceArray(DeviceArray&& other) noexcept : pointer_(other.pointer_), size_(other.size_) {

@@ -8,7 +8,8 @@
 #include "kernels/attention_inputs.h"
 #include "kernels/device_attention.h"
 #include "kernels/rope.h"
-#include "tests/kernels/device_vector.h"
+#include "tests/kernels/cuda_twins.h"
+#include "tests/kernels/device_array.h"
 
 namespace penstock {
 namespace {
@@ -140,17 +141,17 @@ class Step {
 // y of a step, by both kernels.
 Words Attend(const Step& step, const Heads& heads) {
   const StepRows rows = step.OnHost();
-  const DeviceVector<std::int32_t> num_rows(1, *rows.num_rows), decode_rows(1, step.decode_rows()),
+  const DeviceArray<std::int32_t> num_rows(1, *rows.num_rows), decode_rows(1, step.decode_rows()),
       positions({rows.positions, rows.positions + step.max_rows()}),
       sequences({rows.sequences, rows.sequences + step.max_rows()}),
       tables({rows.block_tables,
               rows.block_tables +
                   (*std::max_element(rows.sequences, rows.sequences + step.max_rows()) + 1) *
                       kMaxBlocks});
-  const DeviceVector<std::uint16_t> cache(step.cache()), q(step.Queries()),
+  const DeviceArray<std::uint16_t> cache(step.cache()), q(step.Queries()),
       y(step.max_rows() * step.RowElements(), kPoison);
   const auto max_rows = static_cast<std::int64_t>(step.max_rows());
-  const DeviceVector<char> plan(AttentionPlanBytes(max_rows), 0);
+  const DeviceArray<char> plan(AttentionPlanBytes(max_rows), 0);
   DeviceAttentionArgs args = {.rows = {.num_rows = num_rows.get(),
                                        .max_rows = max_rows,
                                        .positions = positions.get(),
@@ -163,7 +164,7 @@ Words Attend(const Step& step, const Heads& heads) {
                               .heads = heads.heads,
                               .scale = 1 / std::sqrt(static_cast<float>(heads.head_dim)),
                               .y = y.get()};
-  const DeviceVector<char> scratch(DecodeAttentionScratchBytes(args), 0);
+  const DeviceArray<char> scratch(DecodeAttentionScratchBytes(args), 0);
   args.scratch = scratch.get();
   PlanAttentionCuda({.rows = args.rows, .num_decode_rows = decode_rows.get(), .plan = args.plan},
                     nullptr);
@@ -326,13 +327,13 @@ TEST(AttentionInputsCuda, RotatesAddsBiasesAndAppends) {
       AttentionInputsCpu(args);
 
       const StepRows rows = step.OnHost();
-      const DeviceVector<std::int32_t> num_rows(1, *rows.num_rows),
+      const DeviceArray<std::int32_t> num_rows(1, *rows.num_rows),
           positions_on({rows.positions, rows.positions + step.max_rows()}),
           sequences_on({rows.sequences, rows.sequences + step.max_rows()}),
           tables_on({rows.block_tables, rows.block_tables + 5 * kMaxBlocks});
-      const DeviceVector<std::uint16_t> narrow_on(narrow), bias_on(bias), cache_on(step.cache()),
+      const DeviceArray<std::uint16_t> narrow_on(narrow), bias_on(bias), cache_on(step.cache()),
           q_on(q.size(), kPoison);
-      const DeviceVector<float> wide_on(wide), rope_on(rope);
+      const DeviceArray<float> wide_on(wide), rope_on(rope);
       args.rows.num_rows = num_rows.get();
       args.rows.positions = positions_on.get();
       args.rows.sequences = sequences_on.get();

@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "kernels/router_program.h"
-#include "tests/kernels/device_vector.h"
+#include "tests/kernels/cuda_twins.h"
+#include "tests/kernels/device_array.h"
 
 namespace penstock {
 
@@ -28,7 +29,7 @@ class LayerRouters {
   explicit LayerRouters(const RoutedShape& shape, unsigned seed = 100)
       : shape_(shape), seed_(seed) {
     for (int form = 0; form < kForms; ++form) Add(form);
-    programs_ = std::make_unique<DeviceVector<RouterProgram>>(on_device_);
+    programs_ = std::make_unique<DeviceArray<RouterProgram>>(on_device_);
   }
 
   const RouterProgram* on_host() const { return on_host_.data(); }
@@ -45,18 +46,18 @@ class LayerRouters {
     const unsigned seed = ++seed_;
     if (program.element == Element::kF32) {
       floats_.push_back(RandomFloats(size, seed, scale));
-      device_floats_.push_back(std::make_unique<DeviceVector<float>>(floats_.back()));
+      device_floats_.push_back(std::make_unique<DeviceArray<float>>(floats_.back()));
       *device = device_floats_.back()->get();
       return floats_.back().data();
     }
     words_.push_back(RandomBf16(size, seed, scale));
-    device_words_.push_back(std::make_unique<DeviceVector<std::uint16_t>>(words_.back()));
+    device_words_.push_back(std::make_unique<DeviceArray<std::uint16_t>>(words_.back()));
     *device = device_words_.back()->get();
     return words_.back().data();
   }
   const float* Floats(std::int64_t count, float scale, const float** device) {
     floats_.push_back(RandomFloats(static_cast<std::size_t>(count), ++seed_, scale));
-    device_floats_.push_back(std::make_unique<DeviceVector<float>>(floats_.back()));
+    device_floats_.push_back(std::make_unique<DeviceArray<float>>(floats_.back()));
     *device = device_floats_.back()->get();
     return floats_.back().data();
   }
@@ -105,7 +106,7 @@ class LayerRouters {
         for (int i = 0; i < shape_.k; ++i) table.push_back((token * 7 + i) % experts);
       }
       tables_.push_back(table);
-      device_tables_.push_back(std::make_unique<DeviceVector<std::int32_t>>(table));
+      device_tables_.push_back(std::make_unique<DeviceArray<std::int32_t>>(table));
       both(&RouterProgram::form, HiddenForm::kTable);
       both(&RouterProgram::vocab, kRoutedVocab);
       both(&RouterProgram::mass, 0.6f);
@@ -125,10 +126,10 @@ class LayerRouters {
   std::vector<std::vector<float>> floats_;
   std::vector<std::vector<std::uint16_t>> words_;
   std::vector<std::vector<std::int32_t>> tables_;
-  std::vector<std::unique_ptr<DeviceVector<float>>> device_floats_;
-  std::vector<std::unique_ptr<DeviceVector<std::uint16_t>>> device_words_;
-  std::vector<std::unique_ptr<DeviceVector<std::int32_t>>> device_tables_;
-  std::unique_ptr<DeviceVector<RouterProgram>> programs_;
+  std::vector<std::unique_ptr<DeviceArray<float>>> device_floats_;
+  std::vector<std::unique_ptr<DeviceArray<std::uint16_t>>> device_words_;
+  std::vector<std::unique_ptr<DeviceArray<std::int32_t>>> device_tables_;
+  std::unique_ptr<DeviceArray<RouterProgram>> programs_;
 };
 
 }  // namespace penstock

@@ -99,15 +99,15 @@ Result OnDevice(const Shape& shape, const Routers& routers, const Rows& rows, co
   Result r = Poisoned(shape, rows);
   const auto count = static_cast<std::int32_t>(rows.routers.size());
   const RouteShape launch = LaunchShape(shape, routers, count);
-  const DeviceVector<std::int32_t> num_rows(1, count), row_routers(rows.routers),
+  const DeviceArray<std::int32_t> num_rows(1, count), row_routers(rows.routers),
       tokens(rows.tokens), ids(r.ids), offsets(r.offsets), slots(r.slots), failed(r.failed);
-  const DeviceVector<std::uint8_t> counted(rows.counted);
-  const DeviceVector<std::uint16_t> x(rows.x), gate_on(gate);
-  const DeviceVector<float> weights(r.weights), gates(r.gates), probabilities(r.probabilities),
+  const DeviceArray<std::uint8_t> counted(rows.counted);
+  const DeviceArray<std::uint16_t> x(rows.x), gate_on(gate);
+  const DeviceArray<float> weights(r.weights), gates(r.gates), probabilities(r.probabilities),
       logits(r.logits);
-  const DeviceVector<std::uint64_t> expert_rows(r.expert_rows);
-  const DeviceVector<RouterCounters> counters(r.counters);
-  const DeviceVector<char> plan(RoutePlanBytes(launch), 0), scratch(RouteScratchBytes(launch), 0);
+  const DeviceArray<std::uint64_t> expert_rows(r.expert_rows);
+  const DeviceArray<RouterCounters> counters(r.counters);
+  const DeviceArray<char> plan(RoutePlanBytes(launch), 0), scratch(RouteScratchBytes(launch), 0);
   PlanRoutesCuda({.shape = launch,
                   .num_rows = num_rows.get(),
                   .row_routers = row_routers.get(),

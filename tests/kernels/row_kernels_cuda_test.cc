@@ -7,7 +7,8 @@
 #include "kernels/expert_combine.h"
 #include "kernels/fill_normal.h"
 #include "kernels/residual_norm.h"
-#include "tests/kernels/device_vector.h"
+#include "tests/kernels/cuda_twins.h"
+#include "tests/kernels/device_array.h"
 
 namespace penstock {
 namespace {
@@ -47,9 +48,9 @@ TEST_P(RowKernelsCuda, EmbedsTokensAndThoseOfTheStepBefore) {
                         .failed_layer = failed.data()};
   EmbedRowsCpu(args);
 
-  const DeviceVector<std::int32_t> count_on(1, count), tokens_on(tokens), sampled_on(sampled),
+  const DeviceArray<std::int32_t> count_on(1, count), tokens_on(tokens), sampled_on(sampled),
       ids_on(max_rows(), 77), failed_on(max_rows(), 77);
-  const DeviceVector<std::uint16_t> table_on(table), x_on(max_rows() * d(), kPoison);
+  const DeviceArray<std::uint16_t> table_on(table), x_on(max_rows() * d(), kPoison);
   args.num_rows = count_on.get();
   args.tokens = tokens_on.get();
   args.sampled = sampled_on.get();
@@ -79,8 +80,8 @@ TEST_P(RowKernelsCuda, GathersRows) {
                          .d = static_cast<std::int64_t>(d()),
                          .y = y.data()};
   GatherRowsCpu(args);
-  const DeviceVector<std::int32_t> count_on(1, count), from_on(from);
-  const DeviceVector<std::uint16_t> x_on(x), y_on(max_rows() * d(), kPoison);
+  const DeviceArray<std::int32_t> count_on(1, count), from_on(from);
+  const DeviceArray<std::uint16_t> x_on(x), y_on(max_rows() * d(), kPoison);
   args.count = count_on.get();
   args.rows = from_on.get();
   args.x = x_on.get();
@@ -111,10 +112,10 @@ TEST_P(RowKernelsCuda, AddsAndNormalizes) {
                              .y = y.data(),
                              .ready = &ready};
     ResidualNormCpu(args);
-    const DeviceVector<std::int32_t> count_on(1, count), ready_on(1, 5);
-    const DeviceVector<std::uint16_t> x_on(x_before), weight_on(weight), delta_on(delta),
+    const DeviceArray<std::int32_t> count_on(1, count), ready_on(1, 5);
+    const DeviceArray<std::uint16_t> x_on(x_before), weight_on(weight), delta_on(delta),
         y_on(elements, kPoison);
-    const DeviceVector<float> sums_on(sums);
+    const DeviceArray<float> sums_on(sums);
     args.num_rows = count_on.get();
     args.x = x_on.get();
     if (parts > 0) args.delta_parts = sums_on.get();
@@ -162,10 +163,10 @@ TEST_P(RowKernelsCuda, CombinesExperts) {
         .d = static_cast<std::int64_t>(d()),
         .y = y.data()};
     ExpertCombineCpu(args);
-    const DeviceVector<std::int32_t> count_on(1, count);
-    const DeviceVector<std::uint16_t> x_on(x_before), weight_on(weight), partials_on(partials),
+    const DeviceArray<std::int32_t> count_on(1, count);
+    const DeviceArray<std::uint16_t> x_on(x_before), weight_on(weight), partials_on(partials),
         y_on(elements, kPoison);
-    const DeviceVector<float> wide_on(wide), weights_on(weights), gates_on(gates);
+    const DeviceArray<float> wide_on(wide), weights_on(weights), gates_on(gates);
     args.num_rows = count_on.get();
     args.partials = is_wide ? static_cast<const void*>(wide_on.get()) : partials_on.get();
     args.weights = weights_on.get();
@@ -189,7 +190,7 @@ INSTANTIATE_TEST_SUITE_P(OddShapes, RowKernelsCuda,
 TEST(FillNormalCuda, MakesTheSameNumbersAsTheCpu) {
   for (const std::int64_t count : {0, 1, 2, 3, 1001, 300000}) {
     Words values(static_cast<std::size_t>(count), kPoison);
-    const DeviceVector<std::uint16_t> values_on(values);
+    const DeviceArray<std::uint16_t> values_on(values);
     FillNormalArgs args = {.seed = 0x9876543210abcdefu,
                            .stream = {.major = 3, .minor = 5},
                            .std = 0.02,
@@ -204,7 +205,7 @@ TEST(FillNormalCuda, MakesTheSameNumbersAsTheCpu) {
 }
 
 TEST(FillNormalCuda, FillsWithAConstant) {
-  const DeviceVector<std::uint16_t> values(1003, kPoison);
+  const DeviceArray<std::uint16_t> values(1003, kPoison);
   FillConstantCuda({.value = 1.5f, .values = values.get(), .count = 1002}, nullptr);
   ExpectNoCudaError("FillConstantCuda");
   Words want(1003, Bf16OfFloat(1.5f));

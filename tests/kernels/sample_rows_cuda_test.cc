@@ -4,7 +4,8 @@
 
 #include "gmock/gmock.h"
 #include "kernels/sample_rows.h"
-#include "tests/kernels/device_vector.h"
+#include "tests/kernels/cuda_twins.h"
+#include "tests/kernels/device_array.h"
 
 namespace penstock {
 namespace {
@@ -120,14 +121,14 @@ Answer OnHost(const Rows& r) {
 Answer OnDevice(const Rows& r) {
   const Answer a = Poisoned(r);
   const auto count = static_cast<std::int32_t>(r.rows.size());
-  const DeviceVector<std::int32_t> num_rows(1, count), bias_tokens(r.bias_tokens), banned(r.banned),
+  const DeviceArray<std::int32_t> num_rows(1, count), bias_tokens(r.bias_tokens), banned(r.banned),
       histories(r.histories), sampled(a.sampled), top_tokens(a.top_tokens);
-  const DeviceVector<std::uint16_t> logits(r.logits);
-  const DeviceVector<SampleRow> rows(r.rows);
-  const DeviceVector<float> biases(r.biases), log_probability(a.log_probability),
+  const DeviceArray<std::uint16_t> logits(r.logits);
+  const DeviceArray<SampleRow> rows(r.rows);
+  const DeviceArray<float> biases(r.biases), log_probability(a.log_probability),
       top_log_probabilities(a.top_log_probabilities);
-  const DeviceVector<std::uint8_t> finite(a.finite);
-  const DeviceVector<char> scratch(SampleScratchBytes(count + 2, r.vocab), 0);
+  const DeviceArray<std::uint8_t> finite(a.finite);
+  const DeviceArray<char> scratch(SampleScratchBytes(count + 2, r.vocab), 0);
   for (int run = 0; run < 2; ++run) {
     SampleRowsCuda({.num_rows = num_rows.get(),
                     .max_rows = count + 2,

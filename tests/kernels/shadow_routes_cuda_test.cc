@@ -53,7 +53,7 @@ class ShadowRoutesCudaTest : public testing::TestWithParam<RoutedShape> {
       programs.insert(programs.end(), own.begin(), own.end());
       programs.resize(programs.size() + kStride - own.size());
     }
-    programs_ = std::make_unique<DeviceVector<RouterProgram>>(programs);
+    programs_ = std::make_unique<DeviceArray<RouterProgram>>(programs);
   }
 
   // Five forms serve and are asked about each other; all others are asked about all of them, the
@@ -104,14 +104,14 @@ class ShadowRoutesCudaTest : public testing::TestWithParam<RoutedShape> {
                             .experts = shape.experts,
                             .k = shape.k};
     const auto first = step.x.begin() + layer * step.rows * shape.d;
-    const DeviceVector<std::int32_t> num_rows(1, step.count),
+    const DeviceArray<std::int32_t> num_rows(1, step.count),
         row_routers(std::vector<std::int32_t>(rows, form)), tokens(step.tokens),
         ids(rows * static_cast<std::size_t>(shape.k), -1), failed(rows, -1);
-    const DeviceVector<std::uint8_t> counted(step.counted);
-    const DeviceVector<std::uint16_t> x({first, first + step.rows * shape.d});
-    const DeviceVector<float> weights(rows * static_cast<std::size_t>(shape.k), 0),
+    const DeviceArray<std::uint8_t> counted(step.counted);
+    const DeviceArray<std::uint16_t> x({first, first + step.rows * shape.d});
+    const DeviceArray<float> weights(rows * static_cast<std::size_t>(shape.k), 0),
         logits(rows * static_cast<std::size_t>(shape.experts), 0);
-    const DeviceVector<char> plan(RoutePlanBytes(launch), 0), scratch(RouteScratchBytes(launch), 0);
+    const DeviceArray<char> plan(RoutePlanBytes(launch), 0), scratch(RouteScratchBytes(launch), 0);
     const RouterProgram* programs = layers_[static_cast<std::size_t>(layer)]->on_device();
     PlanRoutesCuda({.shape = launch,
                     .num_rows = num_rows.get(),
@@ -196,13 +196,13 @@ class ShadowRoutesCudaTest : public testing::TestWithParam<RoutedShape> {
                              .experts = shape.experts,
                              .k = shape.k};
     const Result poisoned = Poisoned(routers);
-    const DeviceVector<std::int32_t> num_rows(1, step.count), row_routers(step.routers),
+    const DeviceArray<std::int32_t> num_rows(1, step.count), row_routers(step.routers),
         tokens(step.tokens), failed(step.failed), served(served_ids),
         expert_rows(poisoned.expert_rows);
-    const DeviceVector<std::uint8_t> counted(step.counted);
-    const DeviceVector<std::uint16_t> x(step.x);
-    const DeviceVector<RouteAgreement> agreements(poisoned.agreements);
-    const DeviceVector<char> scratch(ShadowScratchBytes(launch), 0);
+    const DeviceArray<std::uint8_t> counted(step.counted);
+    const DeviceArray<std::uint16_t> x(step.x);
+    const DeviceArray<RouteAgreement> agreements(poisoned.agreements);
+    const DeviceArray<char> scratch(ShadowScratchBytes(launch), 0);
     for (int i = 0; i < 2; ++i) {
       ShadowRoutesCuda({.shape = launch,
                         .layers = kLayers,
@@ -228,7 +228,7 @@ class ShadowRoutesCudaTest : public testing::TestWithParam<RoutedShape> {
   }
 
   std::vector<std::unique_ptr<LayerRouters>> layers_;
-  std::unique_ptr<DeviceVector<RouterProgram>> programs_;  // [layers, kStride]
+  std::unique_ptr<DeviceArray<RouterProgram>> programs_;  // [layers, kStride]
 };
 
 TEST_P(ShadowRoutesCudaTest, EveryRouterDecidesAsItWouldHaveServed) {

@@ -1,4 +1,4 @@
-// Vectors on the GPU, for tests that compare with a CPU twin.
+// What tests that compare a kernel with its CPU twin share: random values, and how near is near.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -19,38 +19,6 @@ inline void ExpectNoCudaError(const char* after) {
       << after << ": " << cudaGetErrorString(cudaGetLastError());
   ASSERT_EQ(cudaGetLastError(), cudaSuccess) << after;
 }
-
-template <typename T>
-class DeviceVector {
- public:
-  explicit DeviceVector(const std::vector<T>& values) : size_(values.size()) {
-    // A kernel may be given an array without elements; it still has an address.
-    EXPECT_EQ(cudaMalloc(&start_, (size_ + 1) * sizeof(T)), cudaSuccess);
-    Upload(values);
-  }
-  DeviceVector(std::size_t size, T value) : DeviceVector(std::vector<T>(size, value)) {}
-  ~DeviceVector() { cudaFree(start_); }
-  DeviceVector(const DeviceVector&) = delete;
-  DeviceVector& operator=(const DeviceVector&) = delete;
-
-  T* get() const { return start_; }
-  std::size_t size() const { return size_; }
-  void Upload(const std::vector<T>& values) {
-    ASSERT_EQ(values.size(), size_);
-    ASSERT_EQ(cudaMemcpy(start_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice),
-              cudaSuccess);
-  }
-  std::vector<T> Download() const {
-    std::vector<T> values(size_);
-    EXPECT_EQ(cudaMemcpy(values.data(), start_, size_ * sizeof(T), cudaMemcpyDeviceToHost),
-              cudaSuccess);
-    return values;
-  }
-
- private:
-  std::size_t size_;
-  T* start_ = nullptr;
-};
 
 inline constexpr std::uint16_t kPoison = 0x7fc1;  // a NaN that no kernel writes
 
