@@ -232,6 +232,8 @@ void ExpectAgreement(const Layer& layer, const Routing& routing, const std::stri
 const std::int64_t kRows[] = {0,  1,  2,  3,  7,   8,   9,   15,  16,  17,  31,  32,
                               33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 520};
 
+const std::int64_t kFewRows[] = {1, 2, 3, 1, 15, 16, 17, 33, 1};
+
 class ExpertProductsCudaTest : public testing::TestWithParam<LayerShape> {};
 
 TEST_P(ExpertProductsCudaTest, AgreesWithItsTwinForEveryNumberOfRows) {
@@ -349,6 +351,23 @@ TEST(ExpertProductsCudaTest, TakesManyRows) {
     one[rows / 2] = {5, 1};
     ExpectAgreement(layer, one, what + "one routed");
   }
+}
+
+// The products of many rows work on an expert's rows in pairs of blocks: of one row a block has
+// none, and of a few its part is not whole octets.
+TEST(ExpertProductsCudaTest, TakesExpertsOfFewRowsBesideLargeOnes) {
+  const Layer layer({.d = 640, .width = 576, .experts = 16, .shared = 1, .k = 4});
+  constexpr std::int64_t kManyRows = 800;
+  Routing routing(kManyRows, {0, 1, 2, 3});
+  // Expert 5 + i takes so many rows; 4 and those behind take none.
+  std::int64_t row = 7;
+  for (std::size_t i = 0; i < std::size(kFewRows); ++i) {
+    for (std::int64_t n = 0; n < kFewRows[i]; ++n) {
+      routing[row][static_cast<std::size_t>(row) % 4] = static_cast<std::int32_t>(5 + i);
+      ++row;
+    }
+  }
+  ExpectAgreement(layer, routing, "few rows beside large experts");
 }
 
 TEST(ExpertProductsCudaTest, TakesManyRowsWithoutASharedExpert) {
