@@ -9,15 +9,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "clients/cpp/cli/http_get.h"
-#include "routers/package/router_catalogue.h"
 #include "server/backend.h"
 #include "server/base/log.h"
 #include "server/base/status_macros.h"
-#include "server/config/config.h"
 #include "server/config/duration.h"
 #include "server/config/endpoint.h"
-#include "server/config/reload.h"
-#include "server/config/warnings.h"
 #include "server/config/yaml_writer.h"
 #include "server/configured_routers.h"
 #include "server/engine/engine.h"
@@ -29,22 +25,13 @@
 #include "server/progress_bar.h"
 #include "server/router_kinds.h"
 #include "server/rpc/rpc_server.h"
+#include "server/running_config.h"
 #include "server/telemetry/prometheus_telemetry.h"
 
 namespace penstock {
 namespace {
 
 constexpr char kVersion[] = PENSTOCK_VERSION;
-
-ConfigOptions OptionsOf(std::vector<std::string> overrides) {
-  return {.overrides = std::move(overrides), .built_in_routers = {std::string(kCheckpointRouter)}};
-}
-
-std::vector<std::string> TenantNames(const v1::ServerConfig& config) {
-  std::vector<std::string> names = {"default"};
-  for (const v1::TenantConfig& tenant : config.tenants()) names.push_back(tenant.name());
-  return names;
-}
 
 // By kind. Empty once the device is lost.
 std::map<std::string, std::int64_t> GpuMemory(const ModelSpec& spec) {
@@ -56,21 +43,12 @@ std::map<std::string, std::int64_t> GpuMemory(const ModelSpec& spec) {
           {"free", memory->free}};
 }
 
-// The log as `config` wants it, and there what is valid in it, but of no use yet.
-void SetUpLog(const v1::ServerConfig& config) {
-  SetLogFormat(config.log().format() == v1::LogConfig::FORMAT_JSON ? LogFormat::kJson
-                                                                   : LogFormat::kText);
-  for (const std::string& warning : ConfigWarnings(config, Clock::Real().Now())) {
-    Log(LogLevel::kWarning, "configuration", {{"warning", warning}});
-  }
-}
-
 class Server final : public PenstockServer {
  public:
-  Server(std::string config_file, std::vector<std::string> overrides, v1::ServerConfig config)
+  Server(std::string config_file, std::unique_ptr<RunningConfig> running)
       : config_file_(std::move(config_file)),
-        options_(OptionsOf(std::move(overrides))),
-        config_(std::move(config)),
+        running_(std::move(running)),
+        config_(running_->Get()),
         drain_timeout_(ToDuration(config_.drain_timeout())) {}
 
   ~Server() override {
@@ -91,13 +69,17 @@ class Server final : public PenstockServer {
     PENSTOCK_RETURN_IF_ERROR(MakeTelemetry(spec));
     PENSTOCK_RETURN_IF_ERROR(MakeRouters(backend));
     PENSTOCK_RETURN_IF_ERROR(MakeEngine(std::move(backend.model)));
-    allow_other_base_ = backend.allow_other_base;
     experiments_->MakeScorer(engine_.get(), routers_.get());
     frontend_ = Frontend::Create(engine_.get(), routers_.get(), std::move(backend.text),
                                  PolicyOfConfig(config_, spec.name, spec.max_context),
                                  telemetry_.get(), &Clock::Real(), {experiments_.get()});
-    ApplyPolicy(config_);
-    ConfigureShadow(config_, spec);
+    running_->Attach({.engine = engine_.get(),
+                      .frontend = frontend_.get(),
+                      .routers = routers_.get(),
+                      .experiments = experiments_.get(),
+                      .telemetry = telemetry_.get(),
+                      .loader = backend.load_router,
+                      .allow_other_base = backend.allow_other_base});
     experiments_->Start(frontend_.get(), routers_.get());
     PENSTOCK_RETURN_IF_ERROR(StartRpc(spec));
     engine_->Start();
@@ -118,7 +100,7 @@ class Server final : public PenstockServer {
   }
 
   void Reload() override {
-    const absl::Status status = TryReload();
+    const absl::Status status = running_->Reload();
     telemetry_->OnReload(status.ok());
     if (!status.ok()) {
       Log(LogLevel::kError, "reload failed, the running configuration stays",
@@ -167,10 +149,7 @@ class Server final : public PenstockServer {
                                     : measuring_ ? "draining"
                                                  : "loading the model");
     };
-    sources.config = [this] {
-      std::lock_guard<std::mutex> lock(mutex_);
-      return ToYaml(config_, Secrets::kHidden);
-    };
+    sources.config = [this] { return ToYaml(running_->Get(), Secrets::kHidden); };
     // Before experiments run there is nothing of theirs to take over.
     sources.halts = [this] { return measuring_ ? experiments_->HaltsPage() : WriteHaltsPage({}); };
     PENSTOCK_ASSIGN_OR_RETURN(ops_, OpsServer::Start(options, std::move(sources)));
@@ -206,15 +185,7 @@ class Server final : public PenstockServer {
     options.exposure_log = config_.experiments().exposure_log();
     if (!config_.state_dir().empty()) options.state_folder = config_.state_dir() + "/experiments";
     options.expert_stats = [this] { return telemetry_->Snapshot(); };
-    options.apply = [this] {
-      std::lock_guard<std::mutex> lock(policy_mutex_);
-      v1::ServerConfig running;
-      {
-        std::lock_guard<std::mutex> config_lock(mutex_);
-        running = config_;
-      }
-      PutInForce(running);
-    };
+    options.apply = [this] { running_->PutInForce(); };
     options.show = [this](std::vector<ExperimentSeries> series) {
       telemetry_->SetExperiments(std::move(series));
     };
@@ -239,7 +210,6 @@ class Server final : public PenstockServer {
     options.user_of = [this](const std::string& name) {
       return UserOfRouter(*frontend_->policy(), name);
     };
-    loader_ = backend.load_router;
     routers_ = std::make_unique<RouterSet>(std::move(options), backend.own_router);
     return LoadConfigured(config_, routers_.get());
   }
@@ -257,30 +227,6 @@ class Server final : public PenstockServer {
     PENSTOCK_ASSIGN_OR_RETURN(
         engine_, Engine::Create(std::move(model), std::move(options), telemetry_.get()));
     return absl::OkStatus();
-  }
-
-  void ConfigureShadow(const v1::ServerConfig& config, const ModelSpec& spec) {
-    const ShadowSampling shadow = ShadowOfConfig(config);
-    if (shadow.share > 0 && !spec.shadow_routing) {
-      Log(LogLevel::kWarning, "no shadow routing: this backend has none",
-          {{"backend", spec.backend}, {"share", shadow.share}});
-    }
-    engine_->SetShadowSampling(shadow);
-  }
-
-  // The policy of `config`, with what is halted.
-  void ApplyPolicy(const v1::ServerConfig& config) {
-    std::lock_guard<std::mutex> lock(policy_mutex_);
-    PutInForce(config);
-    std::lock_guard<std::mutex> config_lock(mutex_);
-    config_ = config;
-  }
-
-  void PutInForce(const v1::ServerConfig& config) {
-    const ModelSpec& spec = engine_->model_spec();
-    Policy policy = PolicyOfConfig(config, spec.name, spec.max_context);
-    experiments_->Configure(config, &policy);
-    frontend_->SetPolicy(std::move(policy));
   }
 
   absl::Status StartRpc(const ModelSpec& spec) {
@@ -312,52 +258,20 @@ class Server final : public PenstockServer {
     return absl::OkStatus();
   }
 
-  absl::Status TryReload() {
-    PENSTOCK_ASSIGN_OR_RETURN(const v1::ServerConfig updated, LoadConfig(config_file_, options_));
-    v1::ServerConfig running;
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      running = config_;
-    }
-    const ConfigReload reload = DiffForReload(running, updated);
-    *allow_other_base_ = reload.effective.routers().allow_other_base();
-    if (absl::Status loaded = LoadAdded(running, reload.effective, loader_, routers_.get());
-        !loaded.ok()) {
-      *allow_other_base_ = running.routers().allow_other_base();
-      return loaded;
-    }
-    ApplyPolicy(reload.effective);
-    engine_->SetMaxQueue(reload.effective.limits().max_queue());
-    ConfigureShadow(reload.effective, engine_->model_spec());
-    telemetry_->SetTenants(TenantNames(reload.effective));
-    SetUpLog(reload.effective);
-    UnloadRemoved(running, reload.effective, routers_.get());
-    for (const ConfigChange& change : reload.changes) {
-      Log(change.at_restart ? LogLevel::kWarning : LogLevel::kInfo, "reload",
-          {{"change", change.ToString()}});
-    }
-    Log(LogLevel::kInfo, "reloaded",
-        {{"file", config_file_}, {"changes", static_cast<std::int64_t>(reload.changes.size())}});
-    return absl::OkStatus();
-  }
-
   const std::string config_file_;
-  const ConfigOptions options_;
+  const std::unique_ptr<RunningConfig> running_;
+  const v1::ServerConfig config_;  // as at the start: what a reload does not change
 
   std::mutex stopping_;
   bool stopped_ = false;  // guarded by stopping_
 
-  std::mutex policy_mutex_;  // one policy is put into force at a time; taken before mutex_
   mutable std::mutex mutex_;
-  v1::ServerConfig config_;
-  absl::Duration drain_timeout_;
+  absl::Duration drain_timeout_;  // guarded by mutex_
 
   std::atomic<bool> measuring_ = false, ready_ = false, lost_ = false;
   std::unique_ptr<LiveExperiments> experiments_;
   std::unique_ptr<PrometheusTelemetry> telemetry_;
   std::unique_ptr<OpsServer> ops_;
-  RouterLoader loader_;
-  std::shared_ptr<std::atomic<bool>> allow_other_base_;
   std::unique_ptr<RouterSet> routers_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Frontend> frontend_;
@@ -368,8 +282,9 @@ class Server final : public PenstockServer {
 
 absl::StatusOr<std::unique_ptr<PenstockServer>> PenstockServer::Start(
     const std::string& config_file, std::vector<std::string> overrides) {
-  PENSTOCK_ASSIGN_OR_RETURN(v1::ServerConfig config, LoadConfig(config_file, OptionsOf(overrides)));
-  auto server = std::make_unique<Server>(config_file, std::move(overrides), std::move(config));
+  PENSTOCK_ASSIGN_OR_RETURN(std::unique_ptr<RunningConfig> running,
+                            RunningConfig::Load(config_file, std::move(overrides)));
+  auto server = std::make_unique<Server>(config_file, std::move(running));
   PENSTOCK_RETURN_IF_ERROR(server->Start());
   return server;
 }
