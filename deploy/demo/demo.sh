@@ -4,6 +4,12 @@
 # GRPC and OPS: where it listens (127.0.0.1:50051 and 127.0.0.1:9400).
 set -euo pipefail
 
+case ${1:-} in
+  '' | --serve | --model) ;;
+  --help | -h) sed -n '2,/^set/s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  *) echo "demo.sh: got '$1', want --serve, --model or nothing; --help explains them" >&2; exit 2 ;;
+esac
+
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 bin=${PENSTOCK_BUILD:-$top/build/release}/bin
 deps=${PENSTOCK_DEPS:-$HOME/.cache/penstock/deps}

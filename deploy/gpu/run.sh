@@ -9,8 +9,14 @@
 # TORCH=folder names torch's package (default: the one that python3 imports); BIN=folder the programs (default: bin/
 # beside this file).
 set -euo pipefail
+usage() { sed -n '2,/^set/s/^# //p' "${BASH_SOURCE[0]}"; }
+case ${1:-} in
+  --help | -h) usage; exit 0 ;;
+  '') usage >&2; exit 2 ;;
+esac
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-torch=${TORCH:-$(python3 -c 'import torch; print(torch.__path__[0])')}
+torch=${TORCH:-$(python3 -c 'import importlib.util as u; s = u.find_spec("torch"); print(s.submodule_search_locations[0] if s else "")')}
+[ -n "$torch" ] || { echo "run.sh: python3 has no torch; set TORCH to the folder of one" >&2; exit 1; }
 bin=${BIN:-$here/bin}
 suites=${SUITES:-$here/gpu_suites.txt}
 
@@ -55,6 +61,5 @@ case ${1:-} in
     ;;
   serving) exec python3 "$tests/bench/gpu_serving.py" "${@:2}" ;;
   agreement) exec python3 "$tests/parity/gpu_agreement.py" "${@:2}" ;;
-  '') sed -n '2,/^set/p' "${BASH_SOURCE[0]}" | sed -n 's/^# \{0,1\}//p'; exit 2 ;;
   *) exec "$bin/$1" "${@:2}" ;;
 esac
