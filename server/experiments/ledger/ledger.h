@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -51,7 +52,7 @@ class Ledger {
     MeasureRouting measure = {};  // of the routers of slices, under `switchback`; null: none
   };
 
-  explicit Ledger(Options options) : options_(options) {}
+  explicit Ledger(Options options) : options_(std::move(options)) {}
 
   // The experiments that run now. Revision and period come with the requests, and another one
   // starts another book; so does another unit window, slice or outcome: what was measured by one

@@ -196,7 +196,7 @@ class SwitchbackExperiment {
       std::array<double, kExperts> loads;
       double sum = 0;
       for (int e = 0; e < kExperts; ++e) {
-        const auto at = static_cast<std::size_t>(i * kExperts + e);
+        const std::size_t at = static_cast<std::size_t>(i) * kExperts + static_cast<std::size_t>(e);
         loads[e] = std::exp(liking_[at] + leaning_[at] * topic_);
         sum += loads[e];
       }
