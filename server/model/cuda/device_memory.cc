@@ -35,13 +35,10 @@ absl::StatusOr<DeviceBuffer> DeviceBuffer::Create(std::int64_t bytes, const std:
                                                      " are wanted for ", what, ": ", remedy));
   }
   PENSTOCK_RETURN_IF_ERROR(CudaStatus(error, absl::StrCat("allocating ", what)));
-  DeviceBuffer buffer;
-  buffer.start_ = static_cast<std::byte*>(start);
-  buffer.bytes_ = bytes;
-  return buffer;
+  return DeviceBuffer(static_cast<std::byte*>(start), bytes);
 }
 
-DeviceBuffer::~DeviceBuffer() { cudaFree(start_); }
+void FreeDeviceMemory(std::byte* start) { cudaFree(start); }
 
 absl::StatusOr<PinnedBuffer> PinnedBuffer::Create(std::int64_t bytes, const std::string& what) {
   void* start = nullptr;
@@ -53,12 +50,9 @@ absl::StatusOr<PinnedBuffer> PinnedBuffer::Create(std::int64_t bytes, const std:
                                                      " of memory, wanted for ", what));
   }
   PENSTOCK_RETURN_IF_ERROR(CudaStatus(error, absl::StrCat("allocating ", what)));
-  PinnedBuffer buffer;
-  buffer.start_ = static_cast<std::byte*>(start);
-  buffer.bytes_ = bytes;
-  return buffer;
+  return PinnedBuffer(static_cast<std::byte*>(start), bytes);
 }
 
-PinnedBuffer::~PinnedBuffer() { cudaFreeHost(start_); }
+void FreePinnedMemory(std::byte* start) { cudaFreeHost(start); }
 
 }  // namespace penstock
