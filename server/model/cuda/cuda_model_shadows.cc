@@ -2,7 +2,9 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <utility>
 
+#include "server/base/log.h"
 #include "server/base/status_macros.h"
 #include "server/model/cuda/cuda_model_state.h"
 
@@ -15,6 +17,13 @@ absl::Status CudaModel::PrepareShadows(Flight& flight) {
   flight.shadows =
       ArrangeShadows(*flight.plan, flight.step, *routers_, &*asked_routers_,
                      {.serving = forward_->programs(), .asked = forward_->shadow_programs()});
+  if (flight.shadows.left_out > 0 && !std::exchange(told_of_turns_, true)) {
+    Log(LogLevel::kWarning,
+        "shadow routing asks fewer routers in a step than are loaded: they take turns",
+        {{"routers", static_cast<std::int64_t>(flight.plan->shadows.size())},
+         {"most", std::int64_t{ShadowRouters::kMax}},
+         {"left_out", std::int64_t{flight.shadows.left_out}}});
+  }
   flight.asked.routers = flight.shadows.routers;
   flight.asked.pieces = 0;
   if (!asked_routers_->TakeChanged()) return absl::OkStatus();

@@ -120,6 +120,7 @@ class CudaModel final : public Model {
   std::array<Flight, kInFlight> flights_;
   std::deque<Flight*> in_flight_;  // oldest first
   std::size_t turn_ = 0;
+  bool told_of_turns_ = false;  // that shadow routing leaves routers out of a step
   absl::Status lost_;
 };
 

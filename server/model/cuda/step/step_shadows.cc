@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "server/base/check.h"
 
@@ -45,7 +46,10 @@ class Arrangement {
   }
 
   ShadowRouter& at(std::size_t place) { return shadows_.routers.routers[place]; }
-  bool full() const { return shadows_.routers.num_routers == ShadowRouters::kMax; }
+  std::size_t room() const {
+    return static_cast<std::size_t>(ShadowRouters::kMax - shadows_.routers.num_routers);
+  }
+  void LeaveOut() { ++shadows_.left_out; }
 
   void Add(const LoadedRouter& router, const ShadowRouter& added) {
     shadows_.routers.routers[shadows_.routers.num_routers++] = added;
@@ -70,6 +74,7 @@ StepShadows ArrangeShadows(const StepPlan& plan, const WrittenStep& step,
                            const RouterSlots& serving, RouterSlots* asked,
                            const ShadowPrograms& programs) {
   Arrangement arrangement(step, serving, programs.serving);
+  std::vector<std::pair<const std::shared_ptr<const LoadedRouter>*, std::uint32_t>> others;
   for (const std::shared_ptr<const LoadedRouter>& shadow : plan.shadows) {
     const std::uint32_t of = arrangement.ServedByOthers(shadow->name);
     if (of == 0) continue;
@@ -77,12 +82,21 @@ StepShadows ArrangeShadows(const StepPlan& plan, const WrittenStep& step,
       arrangement.at(*place).asked_of = of;
       continue;
     }
-    if (arrangement.full()) continue;
-    const std::optional<int> slot = asked->Hold(shadow, plan.number);
-    if (!slot) continue;
-    arrangement.Add(*shadow, {.programs = programs.asked + *slot,
-                              .has_logits = HasLogits(*asked, *slot),
-                              .asked_of = of});
+    others.emplace_back(&shadow, of);
+  }
+  // Numbers of the steps in the sample are spread evenly.
+  const std::size_t first = others.size() > arrangement.room() ? plan.number % others.size() : 0;
+  for (std::size_t i = 0; i < others.size(); ++i) {
+    const auto& [shadow, of] = others[(first + i) % others.size()];
+    const std::optional<int> slot =
+        arrangement.room() > 0 ? asked->Hold(*shadow, plan.number) : std::nullopt;
+    if (!slot) {
+      arrangement.LeaveOut();
+      continue;
+    }
+    arrangement.Add(**shadow, {.programs = programs.asked + *slot,
+                               .has_logits = HasLogits(*asked, *slot),
+                               .asked_of = of});
   }
   return std::move(arrangement).Take();
 }

@@ -17,6 +17,7 @@ namespace penstock {
 struct StepShadows {
   ShadowRouters routers;
   std::vector<std::string> names;  // [num_routers]
+  int left_out = 0;                // of those that the plan asks, in this step
 
   bool empty() const { return routers.num_serving == 0; }
   std::int64_t pairs() const { return std::int64_t{routers.num_serving} * routers.num_routers; }
@@ -31,7 +32,8 @@ struct ShadowPrograms {
 
 // Each of the plan's shadows is asked about the counted rows that are served by routers of other
 // names. `step` is the plan, written, with `serving` for its slots. A shadow for which there is no
-// slot, or which would be more than ShadowRouters::kMax, is left out.
+// slot, or which would be more than ShadowRouters::kMax, is left out of this step. Where they are
+// more than that they take turns by the step's number: none is left out for good.
 StepShadows ArrangeShadows(const StepPlan& plan, const WrittenStep& step,
                            const RouterSlots& serving, RouterSlots* asked,
                            const ShadowPrograms& programs);

@@ -1,5 +1,6 @@
 #include "server/model/cuda/step/step_shadows.h"
 
+#include <map>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -58,7 +59,7 @@ class StepShadowsTest : public ::testing::Test {
                           {.serving = serving_programs_, .asked = asked_programs_});
   }
 
-  RouterProgram serving_programs_[8], asked_programs_[8];  // their addresses alone
+  RouterProgram serving_programs_[8], asked_programs_[ShadowRouters::kMax];  // addresses alone
   RouterSlots serving_{/*layers=*/2, /*slots=*/8}, asked_{2, 3};
   StepPlan plan_;
   WrittenStep step_;
@@ -121,6 +122,7 @@ TEST_F(StepShadowsTest, ShadowsWithoutASlotAreLeftOutAndTakeNoneFromThoseThatSer
   plan_.shadows = {b_, c_, d_, Named("e"), Named("f")};
   const StepShadows shadows = Arrange();
   EXPECT_THAT(shadows.names, ElementsAre("a", "b", "c", "d"));
+  EXPECT_EQ(shadows.left_out, 2);
   EXPECT_EQ(serving_.used(), 1);
   asked_.Release(plan_.number);
   plan_.number = 6;
@@ -141,6 +143,25 @@ TEST_F(StepShadowsTest, ThereAreNeverMoreThanALaunchTakes) {
   EXPECT_EQ(shadows.routers.num_serving, 20);
   EXPECT_EQ(shadows.routers.num_routers, ShadowRouters::kMax);
   EXPECT_THAT(shadows.names, SizeIs(ShadowRouters::kMax));
+  EXPECT_EQ(shadows.left_out, 8);
+}
+
+TEST_F(StepShadowsTest, ThoseThatAreMoreThanALaunchTakesTakeTurns) {
+  RouterSlots asked(2, ShadowRouters::kMax);
+  Serve({{a_, 1}});
+  constexpr int kOthers = 50, kSteps = 50;
+  for (int i = 0; i < kOthers; ++i) plan_.shadows.push_back(Named("other" + std::to_string(i)));
+  std::map<std::string, int> asked_in;  // steps
+  for (int i = 0; i < kSteps; ++i) {
+    const StepShadows shadows = ArrangeShadows(
+        plan_, step_, serving_, &asked, {.serving = serving_programs_, .asked = asked_programs_});
+    EXPECT_EQ(shadows.left_out, kOthers - (ShadowRouters::kMax - 1));
+    for (const std::string& name : shadows.names) ++asked_in[name];
+    asked.Release(plan_.number++);
+  }
+  for (int i = 0; i < kOthers; ++i) {
+    EXPECT_EQ(asked_in["other" + std::to_string(i)], ShadowRouters::kMax - 1) << i;
+  }
 }
 
 TEST_F(StepShadowsTest, CountsAreReadByLayerAndPair) {
