@@ -54,27 +54,31 @@ experiments:
 """
 
 WINDOW = 60  # seconds
+PROBE = 40  # requests
+PAIRED = "{{metric: paired_logprob, better: higher, min_effect: 0.005}}"
 
 RUNS = {
     "aa": dict(
         title="A/A: both arms have the checkpoint's own router",
         router="linear",
         share="0%",
-        primary="{metric: latency, better: lower, min_effect: 1}",
+        # The mean of a probe before it, beside whatever else the machine does: the run has to tell apart a router that is
+        # twice as slow. Some 200 requests make an interval of a third of the mean to a half of it.
+        primary="{{metric: latency, better: lower, min_effect: {latency:.3g}}}",
         guardrails="[]",
     ),
     "loads": dict(
         title="A router with one collapsed layer, and a bound on experts without a row",
         router="collapsed",
         share="5%",
-        primary="{metric: paired_logprob, better: higher, min_effect: 0.005}",
+        primary=PAIRED,
         guardrails=f"[{{metric: idle_experts, max: 8, window: {WINDOW}s, min_requests: 10}}]",
     ),
     "paired": dict(
         title="A router a hundred times too sure, and a bound on the drop in log-probability of the same texts",
         router="sharpened",
         share="100%",
-        primary="{metric: paired_logprob, better: higher, min_effect: 0.005}",
+        primary=PAIRED,
         guardrails=f"[{{metric: paired_logprob, min: -0.02, window: {WINDOW}s, min_requests: 60}}]",
     ),
 }
@@ -185,18 +189,37 @@ def watch_of(log, treated):
     return facts
 
 
+def start(name, spec, latency):
+    return Server(name, EXPERIMENT.format(
+        model=MODEL, work=WORK, state=WORK / f"state-{name}", name=name, router=spec["router"], share=spec["share"],
+        primary=spec["primary"].format(latency=latency), guardrails=spec["guardrails"]))
+
+
+def send(server, name, requests, progress):
+    return subprocess.run(
+        [BIN / "penstock-bench", "--server", server.grpc, "--concurrency", "8", "--requests", str(requests),
+         "--prompt-file", WORK / "prompts.txt", "--output-tokens", "4-8", "--json", WORK / f"{name}.json"],
+        stdout=subprocess.DEVNULL, stderr=None if progress else subprocess.DEVNULL)
+
+
+def probe():
+    """Seconds that a request takes now, on average, from a server of its own."""
+    server = start("probe", RUNS["aa"], latency=1)
+    try:
+        send(server, "probe", PROBE, progress=False).check_returncode()
+    finally:
+        server.stop()
+    return json.loads((WORK / "probe.json").read_text())["all"]["end_to_end_seconds"]["mean"]
+
+
 def run(name, options, progress):
     spec = RUNS[name]
     print(f"\n{spec['title']}: {options.requests} requests", flush=True)
-    server = Server(name, EXPERIMENT.format(
-        model=MODEL, work=WORK, state=WORK / f"state-{name}", name=name, router=spec["router"], share=spec["share"],
-        primary=spec["primary"], guardrails=spec["guardrails"]))
+    latency = probe() if "{latency" in spec["primary"] else 0
+    server = start(name, spec, latency)
     problems = []
     try:
-        bench = subprocess.run(
-            [BIN / "penstock-bench", "--server", server.grpc, "--concurrency", "8", "--requests", str(options.requests),
-             "--prompt-file", WORK / "prompts.txt", "--output-tokens", "4-8", "--json", WORK / f"{name}.json"],
-            stdout=subprocess.DEVNULL, stderr=None if progress else subprocess.DEVNULL)
+        bench = send(server, name, options.requests, progress)
         if bench.returncode != 0:
             problems.append(f"penstock-bench exited {bench.returncode}: a request was lost")
         damaged = spec["router"] != "linear"
@@ -236,6 +259,7 @@ def run(name, options, progress):
             if low <= 0.05 or report.get("sample_ratio_alarm"):
                 problems.append(f"a secondary metric has an adjusted p of {low}, or the sample ratio is off")
             print(f"  {facts['requests']} requests, {facts['failed']} failed; smallest adjusted p of the others: {low:.3g}")
+            print(f"  a request of the probe took {latency:.3g} s: a difference as large would matter")
             print(f"  the report: {summary}")
         print(f"  whole report: {WORK / f'{name}.txt'}")
     finally:
