@@ -9,6 +9,7 @@
 #include "server/base/error.h"
 #include "server/base/status_macros.h"
 #include "server/config/duration.h"
+#include "server/config/paired_scoring.h"
 #include "server/experiment_figures.h"
 #include "server/policy_of_config.h"
 #include "server/router_measures.h"
@@ -47,7 +48,8 @@ std::map<std::string, Question> QuestionsOf(const v1::ServerConfig& config) {
                                     .better = primary.better() == v1::PrimaryConfig::BETTER_LOWER
                                                   ? Better::kLower
                                                   : Better::kHigher,
-                                    .min_effect = primary.min_effect()};
+                                    .min_effect = primary.min_effect(),
+                                    .unmeasured = WhyUnmeasured(config, experiment)};
   }
   return questions;
 }
@@ -154,7 +156,8 @@ void ExperimentDesk::OnText(const PairedText& text) {
                      {.difference = score.logprob - control->logprob,
                       .tokens = static_cast<double>(text.tokens)});
   }
-  ledger_.OnTextEnded(request);
+  const bool scored = !text.arms.empty();
+  ledger_.OnTextEnded(request, scored ? std::optional<std::int64_t>(text.tokens) : std::nullopt);
 }
 
 void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {

@@ -40,7 +40,7 @@ class ExperimentDesk {
   void SetHalts(std::function<std::vector<HaltedArm>(const std::string& experiment)> halts);
 
   void OnAssigned(const AdmittedRequest& request);
-  // `text`: the request's text was chosen to be scored under other arms; OnText comes, or came.
+  // `text`: the request's text was drawn to be scored under other arms; OnText comes, or came.
   void OnRequestEnded(const RequestOutcome& outcome, bool text);
   // A text that was scored, or dropped: then without arms.
   void OnText(const PairedText& text);

@@ -23,8 +23,12 @@ void AddTraffic(const ArmSnapshot& arm, ExperimentFigures* figures) {
     figures->traffic.push_back({arm.name, std::string(Name(quantity)), totals.sums[quantity]});
   }
   for (const auto& [quantity, sum] :
-       {std::pair{kPromptTokens, totals.prompt_tokens}, std::pair{kCancelled, totals.cancelled},
-        std::pair{kLeftOut, totals.left_out}}) {
+       {std::pair<const char*, std::int64_t>{kPromptTokens, totals.prompt_tokens},
+        {kCancelled, totals.cancelled},
+        {kLeftOut, totals.left_out},
+        {kTextsScored, totals.texts.scored},
+        {kTextsDropped, totals.texts.dropped},
+        {kTextTokens, totals.texts.tokens}}) {
     figures->traffic.push_back({arm.name, quantity, static_cast<double>(sum)});
   }
   figures->unique_units.push_back({arm.name, totals.units.Estimate()});
@@ -82,6 +86,7 @@ ExperimentFigures FiguresOf(const LedgerSnapshot& snapshot, double sample_ratio_
           metric.denominator ? std::string(Name(*metric.denominator)) : "");
     }
     add(std::string(kPairedMetric), arm.entered.paired.Sums(), kPairedTokens);
+    add(kPairedTexts, arm.entered.texts.Sums(), "");
     for (std::size_t i = 0; i < snapshot.outcomes.size(); ++i) {
       add(std::string(kOutcomePrefix) + snapshot.outcomes[i], arm.entered.outcomes[i].Sums(), "");
     }

@@ -22,8 +22,10 @@ struct ExperimentSample {
 
 // What stands in the series beside names of metrics and of quantities.
 inline constexpr char kPairedTokens[] = "paired_tokens";  // a denominator
+inline constexpr char kPairedTexts[] = "paired_texts";    // per unit: ArmMoments::texts
 inline constexpr char kPromptTokens[] = "prompt_tokens", kCancelled[] = "cancelled",
-                      kLeftOut[] = "left_out";
+                      kLeftOut[] = "left_out", kTextsScored[] = "texts_scored",
+                      kTextsDropped[] = "texts_dropped", kTextTokens[] = "text_tokens";
 
 // What the samples of all replicas add up to, for `experiment` as it is configured; `revision`
 // empty: the only one there is. A replica is a value of the label `instance`. FAILED_PRECONDITION:

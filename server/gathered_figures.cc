@@ -176,6 +176,9 @@ void AddTotals(const Sums& sums, ArmSnapshot* arm) {
   arm->totals.prompt_tokens = std::llround(of(kPromptTokens));
   arm->totals.cancelled = std::llround(of(kCancelled));
   arm->totals.left_out = std::llround(of(kLeftOut));
+  arm->totals.texts = {.scored = std::llround(of(kTextsScored)),
+                       .dropped = std::llround(of(kTextsDropped)),
+                       .tokens = std::llround(of(kTextTokens))};
   arm->totals.first_token = sums.Durations(arm->name, "ttft");
   arm->totals.gaps = sums.Durations(arm->name, "inter_token_latency");
   arm->totals.latency = sums.Durations(arm->name, "latency");
@@ -241,6 +244,7 @@ absl::StatusOr<LedgerSnapshot> GatherFigures(const std::vector<ExperimentSample>
                        metric.denominator ? std::string(Name(*metric.denominator)) : "");
     }
     arm.entered.paired = sums.Moments(arm.name, std::string(kPairedMetric), kPairedTokens);
+    arm.entered.texts = sums.Moments(arm.name, kPairedTexts, "");
     for (std::size_t i = 0; i < outcomes.size(); ++i) {
       arm.entered.outcomes[i] =
           sums.Moments(arm.name, std::string(kOutcomePrefix) + outcomes[i], "");

@@ -42,6 +42,8 @@ absl::Status MergedReplicas::Add(const std::string& address, AskedSnapshot repli
   if (absl::Status alike = CheckQuestion(all_->question, replica.question); !alike.ok()) {
     return name_both(alike);
   }
+  // Somewhere it is measured.
+  if (replica.question.unmeasured.empty()) all_->question.unmeasured.clear();
   absl::StatusOr<LedgerSnapshot> merged = Merge(all_->snapshot, replica.snapshot);
   if (!merged.ok()) return name_both(merged.status());
   all_->snapshot = *std::move(merged);

@@ -62,11 +62,18 @@ void CheckPairedScoring(const v1::ServerConfig& config, Violations* violations) 
   }
 }
 
+std::string WhyUnmeasured(const v1::ServerConfig& config, const v1::ExperimentConfig& experiment) {
+  if (experiment.primary().metric() != kMetric || SomeTenantAllows(config, experiment)) return "";
+  return absl::StrCat(kMetric, " is not measured, since no tenant of the audience (",
+                      absl::StrJoin(experiment.audience().tenants(), ", "),
+                      ") has paired_scoring: true");
+}
+
 std::vector<std::string> PairedScoringWarnings(const v1::ServerConfig& config) {
   std::vector<std::string> warnings;
   for (int i = 0; i < config.experiments().list_size(); ++i) {
     const v1::ExperimentConfig& experiment = config.experiments().list(i);
-    if (experiment.primary().metric() != kMetric || SomeTenantAllows(config, experiment)) continue;
+    if (WhyUnmeasured(config, experiment).empty()) continue;
     warnings.push_back(absl::StrCat(PathOf(i, "primary.metric"), ": ", kMetric,
                                     " is not measured without ", OptIn(experiment),
                                     ": until then no text is scored and nothing is decided"));

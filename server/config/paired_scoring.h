@@ -14,6 +14,9 @@ namespace penstock {
 // and a guardrail that either forbids: it would never halt anything.
 void CheckPairedScoring(const v1::ServerConfig& config, Violations* violations);
 
+// Why an experiment's primary metric is not measured, as a clause for its report; empty: it is.
+std::string WhyUnmeasured(const v1::ServerConfig& config, const v1::ExperimentConfig& experiment);
+
 // A primary metric that waits for a tenant to opt in, one line each: valid, since a tenant may do
 // so at any reload, but until then no report comes to a verdict.
 std::vector<std::string> PairedScoringWarnings(const v1::ServerConfig& config);

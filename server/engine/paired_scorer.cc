@@ -68,8 +68,8 @@ bool PairedScorer::Offer(const RequestOutcome& outcome) {
     dropped = PairedResult::kOverCost;
   }
   if (dropped != PairedResult::kScored) {
-    if (options_.on_result) options_.on_result(name, dropped);
-    return false;
+    DropLocked(outcome.request, dropped);
+    return true;
   }
   reserved_rows_ += text->rows();
   waiting_.push_back(std::move(text));
@@ -172,15 +172,15 @@ void PairedScorer::OnEvents(const std::vector<SequenceEvent>& events) {
 
 void PairedScorer::EndLocked(const Text& text, PairedResult result) {
   reserved_rows_ -= text.rows();
+  if (result != PairedResult::kScored) return DropLocked(text.result.request, result);
   // Observers first: whoever sees the count may ask them.
-  for (PairedObserver* const observer : options_.observers) {
-    if (result == PairedResult::kScored) {
-      observer->OnPairedText(text.result);
-    } else {
-      observer->OnTextDropped(text.result.request);
-    }
-  }
+  for (PairedObserver* const observer : options_.observers) observer->OnPairedText(text.result);
   if (options_.on_result) options_.on_result(text.result.request.choice.experiment, result);
+}
+
+void PairedScorer::DropLocked(const AdmittedRequest& request, PairedResult result) {
+  for (PairedObserver* const observer : options_.observers) observer->OnTextDropped(request);
+  if (options_.on_result) options_.on_result(request.choice.experiment, result);
 }
 
 void PairedScorer::Stop() {

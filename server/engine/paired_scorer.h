@@ -48,8 +48,8 @@ class PairedScorer {
   void Configure(const PairedSampling& sampling, std::vector<Experiment> experiments,
                  std::string traffic_salt);
 
-  // A request that ended. True: its text was chosen, and every observer hears of it once, perhaps
-  // within this call.
+  // A request that ended. True: its text was drawn, and every observer hears once of what became of
+  // it, perhaps within this call.
   bool Offer(const RequestOutcome& outcome);
   // The server drains: everything is dropped, and nothing is taken from now on. Irrevocable.
   void Stop();
@@ -94,6 +94,7 @@ class PairedScorer {
   // Drops those that waited too long, and begins what there are places for.
   void StartLocked();
   void EndLocked(const Text& text, PairedResult result);
+  void DropLocked(const AdmittedRequest& request, PairedResult result);
 
   const Options options_;
   mutable std::mutex mutex_;

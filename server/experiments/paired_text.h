@@ -35,7 +35,7 @@ struct PairedText {
   std::vector<ArmScore> arms;  // all of the experiment's, by name
 };
 
-// What became of a text that was chosen.
+// What became of a text that was drawn.
 enum class PairedResult {
   kScored,
   kQueueFull,  // too many texts wait
@@ -47,7 +47,7 @@ enum class PairedResult {
 // "scored", "queue_full", "over_cost", "too_late", "failed".
 std::string_view Name(PairedResult result);
 
-// Hears once of every text that was chosen, on the engine's or the frontend's thread: no call may
+// Hears once of every text that was drawn, on the engine's or the frontend's thread: no call may
 // block.
 class PairedObserver {
  public:

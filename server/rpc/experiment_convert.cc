@@ -63,6 +63,9 @@ v1::ArmReport ToProto(const ArmReport& arm) {
   out.set_unique_units(arm.unique_units);
   out.set_first_exposures(arm.first_exposures);
   out.set_expected_exposures(arm.expected_exposures);
+  out.set_texts_scored(arm.texts.scored);
+  out.set_texts_dropped(arm.texts.dropped);
+  out.set_text_tokens(arm.texts.tokens);
   if (!arm.is_control) {
     out.set_verdict(std::string(VerdictName(arm.verdict)));
     out.set_words(arm.words);
@@ -75,6 +78,7 @@ void SetQuestion(const Question& question, v1::PrimaryQuestion* out) {
   out->set_metric(question.metric);
   out->set_better(question.better == Better::kHigher ? "higher" : "lower");
   out->set_min_effect(question.min_effect);
+  out->set_unmeasured(question.unmeasured);
 }
 
 void SetMoments(const UnitMoments& moments, v1::Moments* out) {
@@ -91,6 +95,7 @@ void SetMoments(const ArmMoments& moments, v1::ArmMoments* out) {
   for (const UnitMoments& metric : moments.metrics) SetMoments(metric, out->add_metrics());
   for (const UnitMoments& outcome : moments.outcomes) SetMoments(outcome, out->add_outcomes());
   SetMoments(moments.paired, out->mutable_paired());
+  SetMoments(moments.texts, out->mutable_texts());
   out->set_first_exposures(moments.first_exposures);
 }
 
@@ -116,6 +121,9 @@ v1::ArmSnapshot ToProto(const ArmSnapshot& arm, const std::vector<HaltedArm>& ha
   out.set_prompt_tokens(arm.totals.prompt_tokens);
   out.set_cancelled(arm.totals.cancelled);
   out.set_left_out(arm.totals.left_out);
+  out.set_texts_scored(arm.totals.texts.scored);
+  out.set_texts_dropped(arm.totals.texts.dropped);
+  out.set_text_tokens(arm.totals.texts.tokens);
   const std::vector<std::uint8_t>& registers = arm.totals.units.registers();
   out.set_unique_units(std::string(registers.begin(), registers.end()));
   SetSketch(arm.totals.first_token, out.mutable_first_token());
@@ -165,6 +173,7 @@ void SetUnit(const UnitRecord& unit, v1::UnitRecord* out) {
     out->add_paired(sums.difference);
     out->add_paired(sums.tokens);
   }
+  out->set_texts(static_cast<std::uint32_t>(unit.texts));
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // A replica's snapshot from the wire: nothing that it says is taken on trust.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -74,6 +75,7 @@ absl::StatusOr<ArmMoments> ReadArmMoments(const std::string& field, const v1::Ar
         ReadMoments(absl::StrCat(field, ".outcomes[", i, "]"), from.outcomes(i)));
   }
   PENSTOCK_ASSIGN_OR_RETURN(moments.paired, ReadMoments(field + ".paired", from.paired()));
+  PENSTOCK_ASSIGN_OR_RETURN(moments.texts, ReadMoments(field + ".texts", from.texts()));
   if (from.first_exposures() < 0) {
     return Bad(field + ".first_exposures", absl::StrCat(from.first_exposures()), "a count");
   }
@@ -101,6 +103,8 @@ absl::StatusOr<ArmSnapshot> ReadArm(const v1::ArmSnapshot& from, std::size_t out
   arm.totals.prompt_tokens = from.prompt_tokens();
   arm.totals.cancelled = from.cancelled();
   arm.totals.left_out = from.left_out();
+  arm.totals.texts = {
+      .scored = from.texts_scored(), .dropped = from.texts_dropped(), .tokens = from.text_tokens()};
   PENSTOCK_ASSIGN_OR_RETURN(
       arm.totals.units,
       HyperLogLog::FromRegisters({from.unique_units().begin(), from.unique_units().end()}));
@@ -164,6 +168,7 @@ absl::StatusOr<AskedSnapshot> ReadHeader(const v1::ExperimentSnapshot& header) {
   asked.question.metric = header.primary().metric();
   asked.question.better = header.primary().better() == "lower" ? Better::kLower : Better::kHigher;
   asked.question.min_effect = header.primary().min_effect();
+  asked.question.unmeasured = header.primary().unmeasured();
   if (!(asked.question.min_effect > 0)) {
     return Bad("primary.min_effect", absl::StrCat(asked.question.min_effect), "more than 0");
   }
@@ -186,11 +191,15 @@ absl::StatusOr<UnitRecord> ReadUnit(const v1::UnitRecord& from, const LedgerSnap
   if (from.paired_size() > 0) {
     PENSTOCK_RETURN_IF_ERROR(CheckSize("units.paired", from.paired_size(), 2 * arms));
   }
+  if (from.texts() > std::numeric_limits<std::int32_t>::max()) {
+    return Bad("units.texts", absl::StrCat(from.texts()), "a number of texts");
+  }
   UnitRecord unit;
   unit.hash = from.hash();
   unit.arm = from.arm();
   unit.first = absl::FromUnixMicros(from.first_micros());
   unit.entered = static_cast<std::uint8_t>(from.entered());
+  unit.texts = static_cast<std::int32_t>(from.texts());
   std::copy(from.values().begin(), from.values().end(), unit.values.all().begin());
   unit.outcomes = {from.outcomes().begin(), from.outcomes().end()};
   for (int i = 0; i + 1 < from.paired_size(); i += 2) {

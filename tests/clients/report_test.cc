@@ -10,6 +10,7 @@ namespace penstock::client {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -105,6 +106,20 @@ TEST(ReportTextTest, AWarningStandsAheadOfAll) {
   const std::string text = TextAt(report, 100);
   EXPECT_LT(text.find("! SAMPLE-RATIO MISMATCH"), text.find("No verdict"));
   EXPECT_THAT(text, Not(HasSubstr("mlp is better")));
+}
+
+TEST(ReportTextTest, TextsAreCountedByTheArmThatWroteThem) {
+  v1::ExperimentReport report = AReport();
+  EXPECT_THAT(TextAt(report, 80), Not(HasSubstr("texts that each arm wrote")));
+  report.mutable_arms(0)->set_texts_scored(4321);
+  report.mutable_arms(0)->set_text_tokens(86'420);
+  report.mutable_arms(1)->set_texts_dropped(17);
+  EXPECT_THAT(TextAt(report, 80),
+              AllOf(HasSubstr("texts that each arm wrote, drawn to be scored under the others"),
+                    ContainsRegex("control +4,321 +0 +20.0"), ContainsRegex("mlp +0 +17 +–")));
+  EXPECT_THAT(ReportPage(report), AllOf(HasSubstr("<td>control</td><td>4,321</td><td>0</td>"
+                                                  "<td>86,420</td><td>20.0</td>"),
+                                        HasSubstr("<td>mlp</td><td>0</td><td>17</td>")));
 }
 
 TEST(ReportTextTest, AnEmptyReportIsShownToo) {

@@ -291,6 +291,16 @@ experiments:
     EXPECT_EQ(MetricOf(merged, arm, "error_rate").at("value"), 0);
     EXPECT_EQ(MetricOf(gathered, arm, "error_rate").at("value"), 0);
   }
+  int texts = 0;
+  for (std::size_t arm = 0; arm < 2; ++arm) {
+    const Json &want = merged.at("arms").at(arm), &got = gathered.at("arms").at(arm);
+    for (const char* field : {"texts_scored", "texts_dropped", "text_tokens"}) {
+      EXPECT_EQ(got.at(field), want.at(field)) << field;
+    }
+    EXPECT_EQ(want.at("texts_scored"), want.at("requests")) << "those that it wrote";
+    texts += std::stoi(want.at("texts_scored").get<std::string>());
+  }
+  EXPECT_EQ(texts, 2 * kUsers);
   EXPECT_EQ(gathered.at("summary"), merged.at("summary"));
 }
 

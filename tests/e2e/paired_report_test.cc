@@ -17,6 +17,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // Every request is a unit, and every text is scored.
 std::string Config(const std::string& guardrails) {
@@ -121,11 +122,17 @@ TEST(PairedReportTest, TheReportHasTheDifferencesThatScoringTheTextsGives) {
   EXPECT_NEAR(paired.value(), difference / tokens, 1e-5);
   EXPECT_EQ(paired.comparison().difference(), paired.value());
   EXPECT_LT(paired.comparison().lower(), paired.comparison().upper());
+  for (const v1::ArmReport& arm : report->arms()) {
+    EXPECT_EQ(arm.texts_scored(), texts / 2) << arm.name();
+    EXPECT_EQ(arm.texts_dropped(), 0);
+  }
+  EXPECT_EQ(report->arms(0).text_tokens() + report->arms(1).text_tokens(), tokens);
 
   const ProgramResult text =
       RunProgram("penstock-cli", {"--server", server.grpc(), "report", "trial"});
   EXPECT_EQ(text.exit_code, 0) << text.output;
-  EXPECT_THAT(text.output, HasSubstr("paired_logprob (nats) · primary"));
+  EXPECT_THAT(text.output, AllOf(HasSubstr("paired_logprob (nats) · primary"),
+                                 HasSubstr("texts that each arm wrote")));
   const ProgramResult json =
       RunProgram("penstock-cli", {"--server", server.grpc(), "report", "trial", "--json"});
   const nlohmann::json parsed = nlohmann::json::parse(json.output, nullptr, false);
@@ -134,6 +141,25 @@ TEST(PairedReportTest, TheReportHasTheDifferencesThatScoringTheTextsGives) {
   EXPECT_EQ(shown.at("units"), std::to_string(texts));
   EXPECT_EQ(shown.at("comparison").at("difference").get<double>(),
             paired.comparison().difference());
+}
+
+TEST(PairedReportTest, WithoutATenantThatAllowsItTheReportSaysSo) {
+  std::string config = Config("[]");
+  const std::string opt_in = ", paired_scoring: true";
+  config.erase(config.find(opt_in), opt_in.size());
+  WriteCollapsedRouter();
+  ServerProcess server(config);
+  ASSERT_TRUE(server.Connect()->Generate(Request("one")).ok());
+  const ProgramResult text =
+      RunProgram("penstock-cli", {"--server", server.grpc(), "report", "trial"});
+  EXPECT_EQ(text.exit_code, 0) << text.output;
+  EXPECT_THAT(text.output, AllOf(HasSubstr("since no tenant of the\naudience (default)"),
+                                 Not(HasSubstr("too few units"))));
+  const ProgramResult merged =
+      RunProgram("penstock", {"report", "trial", "--server", server.grpc(), "--json"});
+  EXPECT_THAT(merged.output,
+              HasSubstr("new is not judged: paired_logprob is not measured, since no tenant of the "
+                        "audience (default) has paired_scoring: true."));
 }
 
 TEST(PairedReportTest, ADropInPairedLogprobHaltsTheDamagedRoutersArm) {

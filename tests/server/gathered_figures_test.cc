@@ -53,6 +53,32 @@ TEST(GatheredFiguresTest, ReplicasAddUpAndTheirPeriodsAreKept) {
   EXPECT_EQ(gathered->period, 2);
 }
 
+TEST(GatheredFiguresTest, TextsOfBothReplicasAreAddedUpByWhoWroteThem) {
+  std::vector<ExperimentSample> samples = Both(Replica("h:1", 1, 60), Replica("h:2", 1, 60));
+  for (const std::string instance : {"h:1", "h:2"}) {
+    const auto traffic = [&](const char* quantity, double sum) {
+      Add(&samples, instance, metrics::kTraffic, sum, {{"arm", "b"}, {"quantity", quantity}});
+    };
+    traffic("texts_scored", 7);
+    traffic("texts_dropped", 2);
+    traffic("text_tokens", 70);
+    for (const auto& [metric, sum] :
+         {std::pair{metrics::kMetricCount, 5.0}, std::pair{metrics::kMetricSum, 7.0},
+          std::pair{metrics::kMetricSumSquares, 11.0}}) {
+      Add(&samples, instance, metric, sum, {{"arm", "b"}, {"metric", "paired_texts"}});
+    }
+  }
+  const auto gathered = GatherFigures(samples, TwoArms(), {}, "");
+  ASSERT_TRUE(gathered.ok()) << gathered.status();
+  const ArmSnapshot& arm = gathered->arms[1];
+  EXPECT_EQ(arm.totals.texts.scored, 14);
+  EXPECT_EQ(arm.totals.texts.dropped, 4);
+  EXPECT_EQ(arm.totals.texts.tokens, 140);
+  EXPECT_EQ(arm.entered.texts.units(), 10);
+  EXPECT_DOUBLE_EQ(arm.entered.texts.Sums().sum_squares, 22);
+  EXPECT_EQ(gathered->arms[0].totals.texts.scored, 0);
+}
+
 TEST(GatheredFiguresTest, WindowsThatDifferAreRefusedByName) {
   const auto gathered = GatherFigures(Both(Replica("h:1", 1, 60), Replica("h:2", 1, 3600)),
                                       TwoArms(), {}, /*revision=*/"");

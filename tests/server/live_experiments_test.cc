@@ -178,7 +178,27 @@ TEST_F(LiveExperimentsTest, AScoredTextIsInTheNextReport) {
   EXPECT_EQ(snapshot.arms[0].entered.paired.units(), 0);
   for (const ArmSnapshot& arm : snapshot.arms) {
     EXPECT_EQ(arm.totals.sums[Quantity::kRequests], arms[arm.name]);
+    EXPECT_EQ(arm.totals.texts.scored, arms[arm.name]) << "those that it wrote";
+    EXPECT_EQ(arm.totals.texts.tokens, 4 * arms[arm.name]);
+    EXPECT_EQ(arm.totals.texts.dropped, 0);
+    EXPECT_EQ(arm.entered.texts.units(), arms[arm.name]);
   }
+}
+
+TEST_F(LiveExperimentsTest, AReportSaysWhyNothingIsMeasured) {
+  Make(absl::Hours(1));
+  const auto words = [&] {
+    const auto asked = live_->source().snapshot("trial", "", false);
+    EXPECT_TRUE(asked.ok()) << asked.status();
+    return MakeReport(asked->snapshot, asked->question, {}, {}).summary;
+  };
+  for (int i = 0; i < 10; ++i) Ask(absl::StrCat("r", i));
+  EXPECT_THAT(words(), HasSubstr("not enough units"));
+  config_.mutable_tenants(0)->set_paired_scoring(false);
+  Apply();
+  EXPECT_EQ(words(),
+            "b is not judged: paired_logprob is not measured, since no tenant of the audience "
+            "(default) has paired_scoring: true.");
 }
 
 TEST_F(LiveExperimentsTest, AReportIsOfTheAnalysisThatRunsBeforeItsFirstRequest) {
@@ -234,6 +254,8 @@ TEST_F(LiveExperimentsTest, ATextThatIsDroppedHoldsNoUnitBack) {
   EXPECT_TRUE(snapshot.units[0].Has(Entry::kMeasures));
   EXPECT_TRUE(snapshot.units[0].Has(Entry::kPaired));
   EXPECT_EQ(snapshot.arms[1].entered.paired.units(), 0);
+  EXPECT_EQ(snapshot.arms[1].totals.texts.dropped, 1);
+  EXPECT_EQ(snapshot.arms[1].totals.texts.scored, 0);
 }
 
 TEST_F(LiveExperimentsTest, ADropOfPairedLogprobHaltsItsArm) {

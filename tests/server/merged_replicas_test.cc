@@ -56,6 +56,17 @@ TEST(MergedReplicasTest, AServerCountsOnceWhateverItIsCalled) {
             "--server: got h:1 and other-name:1, want each replica once: both are the same server");
 }
 
+TEST(MergedReplicasTest, WhatOneReplicaMeasuresIsMeasured) {
+  for (const bool second : {false, true}) {
+    MergedReplicas replicas;
+    AskedSnapshot one = Replica("1"), other = Replica("2");
+    (second ? one : other).question.unmeasured = "no tenant allows it";
+    ASSERT_TRUE(replicas.Add("h:1", one).ok());
+    ASSERT_TRUE(replicas.Add("h:2", other).ok());
+    EXPECT_EQ(replicas.Finish()->question.unmeasured, "");
+  }
+}
+
 TEST(MergedReplicasTest, WhatDiffersIsNamedWithTheServers) {
   MergedReplicas replicas;
   ASSERT_TRUE(replicas.Add("h:1", Replica("1")).ok());

@@ -58,6 +58,18 @@ std::vector<std::string> MetricsWithValues(const v1::ExperimentReport& report) {
   return names;
 }
 
+bool HasTexts(const v1::ExperimentReport& report) {
+  return std::any_of(report.arms().begin(), report.arms().end(), [](const v1::ArmReport& arm) {
+    return arm.texts_scored() + arm.texts_dropped() > 0;
+  });
+}
+
+std::string TokensPerText(const v1::ArmReport& arm) {
+  if (arm.texts_scored() == 0) return "–";
+  return absl::StrFormat(
+      "%.1f", static_cast<double>(arm.text_tokens()) / static_cast<double>(arm.texts_scored()));
+}
+
 double PlotScale(const v1::ArmReport& arm) {
   double scale = kLeastScale;
   for (const v1::MetricReport& metric : arm.metrics()) {

@@ -29,6 +29,11 @@ const v1::MetricReport* FindMetric(const v1::ArmReport& arm, const std::string& 
 // The metrics of some arm that have a value, in the report's order.
 std::vector<std::string> MetricsWithValues(const v1::ExperimentReport& report);
 
+// Texts were drawn to be scored under other arms.
+bool HasTexts(const v1::ExperimentReport& report);
+// "17.3": tokens of a text that was scored; "–": none was.
+std::string TokensPerText(const v1::ArmReport& arm);
+
 // The largest relative bound over `arm`'s comparisons, at least 1 %, at most 100 %: the scale of
 // its plot.
 double PlotScale(const v1::ArmReport& arm);

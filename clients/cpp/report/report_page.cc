@@ -65,6 +65,19 @@ std::string ArmsTable(const v1::ExperimentReport& report) {
       report.sample_ratio_alarm() ? ", <b>mismatch</b>" : ", as it should be", ".</p>\n");
 }
 
+// By the arm that wrote them.
+std::string TextsTable(const v1::ExperimentReport& report) {
+  if (!HasTexts(report)) return "";
+  std::string out = "<h2>Texts scored under the other arms</h2><table>\n" +
+                    Row("th", {"written by", "scored", "dropped", "tokens", "tokens a text"});
+  for (const v1::ArmReport& arm : report.arms()) {
+    absl::StrAppend(
+        &out, Row("td", {arm.name(), Grouped(arm.texts_scored()), Grouped(arm.texts_dropped()),
+                         Grouped(arm.text_tokens()), TokensPerText(arm)}));
+  }
+  return out + "</table>\n";
+}
+
 // Where `part` lies on the axis from −scale to scale.
 double PlaceOf(double part, double scale) {
   return kLabelWidth + (std::clamp(part / scale, -1.0, 1.0) + 1) / 2 * kPlotWidth;
@@ -163,7 +176,7 @@ std::string ReportPage(const v1::ExperimentReport& report) {
     absl::StrAppend(&page, "<div class='verdict ", Escaped(arm.verdict()), "'>",
                     Escaped(arm.words()), "</div>\n");
   }
-  absl::StrAppend(&page, ArmsTable(report));
+  absl::StrAppend(&page, ArmsTable(report), TextsTable(report));
   for (const v1::ArmReport& arm : report.arms()) {
     if (arm.is_control()) continue;
     absl::StrAppend(&page, "<h2>", Escaped(arm.name()), " against ", Escaped(report.control()),

@@ -101,6 +101,21 @@ std::string ArmsTable(const v1::ExperimentReport& report, const Terminal& termin
                       report.sample_ratio_alarm() ? ", MISMATCH" : ", as it should be"));
 }
 
+// By the arm that wrote them.
+std::string TextsTable(const v1::ExperimentReport& report, const Terminal& terminal) {
+  if (!HasTexts(report)) return "";
+  Table table({{"arm", Align::kLeft}, {"scored"}, {"dropped"}, {"tokens a text"}});
+  for (const v1::ArmReport& arm : report.arms()) {
+    table.AddRow({arm.name(), Grouped(arm.texts_scored()), Grouped(arm.texts_dropped()),
+                  TokensPerText(arm)});
+  }
+  return absl::StrCat("\n",
+                      Wrapped("texts that each arm wrote, drawn to be scored under the others "
+                              "(paired_logprob)",
+                              terminal.columns, ""),
+                      table.ToString());
+}
+
 std::string PrimaryTable(const v1::ExperimentReport& report, const Terminal& terminal) {
   const bool quantiles =
       terminal.columns >= kQuantileColumns &&
@@ -197,9 +212,9 @@ std::string IntervalBar(double lower, double value, double upper, double scale, 
 }
 
 std::string ReportText(const v1::ExperimentReport& report, const Terminal& terminal) {
-  std::string text =
-      absl::StrCat(Heading(report, terminal), "\n", Verdicts(report, terminal), "\n",
-                   ArmsTable(report, terminal), "\n", PrimaryTable(report, terminal));
+  std::string text = absl::StrCat(Heading(report, terminal), "\n", Verdicts(report, terminal), "\n",
+                                  ArmsTable(report, terminal), TextsTable(report, terminal), "\n",
+                                  PrimaryTable(report, terminal));
   for (const v1::ArmReport& arm : report.arms()) {
     if (!arm.is_control()) absl::StrAppend(&text, "\n", SecondaryTable(report, arm, terminal));
   }

@@ -195,8 +195,16 @@ void Book::OnPaired(const ExposedRequest& request, std::string_view arm, const P
   record->paired[static_cast<std::size_t>(scored)].tokens += sums.tokens;
 }
 
-void Book::OnTextEnded(const ExposedRequest& request) {
-  units_.EndText(UnitOf(request), request.admitted);
+void Book::OnTextEnded(const ExposedRequest& request, std::optional<std::int64_t> scored,
+                       absl::Time now) {
+  const std::uint64_t unit = UnitOf(request);
+  if (const int arm = FindArm(request.arm); arm >= 0) {
+    totals_[static_cast<std::size_t>(arm)].texts.Add(
+        {.scored = scored ? 1 : 0, .dropped = scored ? 0 : 1, .tokens = scored.value_or(0)});
+    UnitRecord* const record = units_.Find(unit, Entry::kPaired, request.admitted, now);
+    if (record != nullptr && record->arm == arm) record->texts += scored ? 1 : 0;
+  }
+  units_.EndText(unit, request.admitted);
 }
 
 bool Book::OnOutcome(std::uint64_t unit, int outcome, double value, std::optional<absl::Time> begun,

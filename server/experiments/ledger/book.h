@@ -52,8 +52,10 @@ class Book {
   // The text of a request, scored under `arm` and under control.
   void OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums,
                 absl::Time now);
-  // It was scored under every arm, or will not be. May come before OnFinished.
-  void OnTextEnded(const ExposedRequest& request);
+  // `scored`: under every arm, so many tokens of its answer; unset: it will not be. May come before
+  // OnFinished.
+  void OnTextEnded(const ExposedRequest& request, std::optional<std::int64_t> scored,
+                   absl::Time now);
   // `outcome`: index in plan().outcomes; `begun`: the request's, where it is of one. False: the
   // unit takes it in no more, or never did.
   bool OnOutcome(std::uint64_t unit, int outcome, double value, std::optional<absl::Time> begun,

@@ -131,10 +131,10 @@ void Ledger::OnPaired(const ExposedRequest& request, std::string_view arm, const
   if (book != nullptr) book->OnPaired(request, arm, sums, options_.clock->Now());
 }
 
-void Ledger::OnTextEnded(const ExposedRequest& request) {
+void Ledger::OnTextEnded(const ExposedRequest& request, std::optional<std::int64_t> scored) {
   std::lock_guard<std::mutex> lock(mutex_);
   Book* const book = BookOf(request);
-  if (book != nullptr) book->OnTextEnded(request);
+  if (book != nullptr) book->OnTextEnded(request, scored, options_.clock->Now());
 }
 
 void Ledger::Remember(const ExposedRequest& request, const std::shared_ptr<Book>& book) {

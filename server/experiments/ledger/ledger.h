@@ -69,7 +69,7 @@ class Ledger {
   void OnFinished(const ExposedRequest& request, const RequestMeasures& measures);
   void OnRouters(const std::vector<RouterLook>& looks);
   void OnPaired(const ExposedRequest& request, std::string_view arm, const PairedSums& sums);
-  void OnTextEnded(const ExposedRequest& request);
+  void OnTextEnded(const ExposedRequest& request, std::optional<std::int64_t> scored);
 
   // INVALID_ARGUMENT naming the field: neither or both of request and unit, a name that no
   // experiment of the tenant declares, a value that is not finite, a key over 128 bytes. A request

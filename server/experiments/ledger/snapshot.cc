@@ -50,6 +50,7 @@ absl::Status CheckAlike(const LedgerSnapshot& a, const LedgerSnapshot& b) {
 void AddUnit(const UnitRecord& from, UnitRecord* into) {
   into->first = std::min(into->first, from.first);
   into->entered = into->entered & from.entered;
+  into->texts += from.texts;
   into->values.Add(from.values);
   if (into->outcomes.size() < from.outcomes.size()) into->outcomes.resize(from.outcomes.size());
   for (std::size_t i = 0; i < from.outcomes.size(); ++i) into->outcomes[i] += from.outcomes[i];
@@ -102,6 +103,7 @@ void ArmMoments::Merge(const ArmMoments& other) {
   for (std::size_t i = 0; i < metrics.size(); ++i) metrics[i].Merge(other.metrics[i]);
   for (std::size_t i = 0; i < outcomes.size(); ++i) outcomes[i].Merge(other.outcomes[i]);
   paired.Merge(other.paired);
+  texts.Merge(other.texts);
   first_exposures += other.first_exposures;
 }
 
@@ -115,6 +117,7 @@ void Enter(const UnitRecord& unit, Entry entry, std::span<ArmMoments> arms) {
       }
       return;
     case Entry::kPaired:
+      arm.texts.Add(unit.texts);
       for (std::size_t other = 0; other < unit.paired.size(); ++other) {
         const PairedSums& sums = unit.paired[other];
         if (sums.tokens > 0) arms[other].paired.Add(sums.difference, sums.tokens);
@@ -128,11 +131,18 @@ void Enter(const UnitRecord& unit, Entry entry, std::span<ArmMoments> arms) {
   }
 }
 
+void WrittenTexts::Add(const WrittenTexts& other) {
+  scored += other.scored;
+  dropped += other.dropped;
+  tokens += other.tokens;
+}
+
 void ArmTotals::Merge(const ArmTotals& other) {
   sums.Add(other.sums);
   prompt_tokens += other.prompt_tokens;
   cancelled += other.cancelled;
   left_out += other.left_out;
+  texts.Add(other.texts);
   units.Merge(other.units);
   first_token.Merge(other.first_token);
   gaps.Merge(other.gaps);

@@ -39,6 +39,7 @@ struct UnitRecord {
   int arm = 0;  // index
   absl::Time first;
   std::uint8_t entered = 0;  // bit 1 << Entry
+  std::int32_t texts = 0;    // that it wrote and that were scored under the other arms
   UnitValues values;
   std::vector<double> outcomes;    // [outcomes], Σ of values; empty: none reported
   std::vector<PairedSums> paired;  // [arms]; empty: no text of it was scored
@@ -54,6 +55,7 @@ struct ArmMoments {
   std::vector<UnitMoments> metrics;   // [MetricDefinitions()]
   std::vector<UnitMoments> outcomes;  // [outcomes]
   UnitMoments paired;                 // units of every arm, scored under this arm and control
+  UnitMoments texts;                  // of this arm's units, UnitRecord::texts; 0 is a value too
   std::int64_t first_exposures = 0;
 
   explicit ArmMoments(int num_outcomes = 0);
@@ -64,12 +66,22 @@ struct ArmMoments {
 // under).
 void Enter(const UnitRecord& unit, Entry entry, std::span<ArmMoments> arms);
 
+// Texts that an arm's requests left to be scored under the other arms.
+struct WrittenTexts {
+  std::int64_t scored = 0;
+  std::int64_t dropped = 0;  // PairedResult
+  std::int64_t tokens = 0;   // of the answers of those that were scored
+
+  void Add(const WrittenTexts& other);
+};
+
 // Whole traffic, subsample or not.
 struct ArmTotals {
   UnitValues sums;
   std::int64_t prompt_tokens = 0;
   std::int64_t cancelled = 0;  // by their callers
   std::int64_t left_out = 0;   // under `switchback`: in a burn-in, or across a border
+  WrittenTexts texts;
   HyperLogLog units;
   QuantileSketch first_token, gaps, latency;  // seconds, one a request or a gap
 

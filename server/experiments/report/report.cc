@@ -68,6 +68,7 @@ class ReportMaker {
   ReportMaker(const LedgerSnapshot& snapshot, const Question& question,
               const ReportOptions& options)
       : snapshot_(snapshot),
+        unmeasured_(question.unmeasured),
         options_(options),
         columns_(ColumnsOf(snapshot, question.metric)),
         primary_({.alpha = options.alpha / std::max<double>(1, Treatments()),
@@ -90,6 +91,7 @@ class ReportMaker {
     report.prompt_tokens = arm.totals.prompt_tokens;
     report.cancelled = arm.totals.cancelled;
     report.left_out = arm.totals.left_out;
+    report.texts = arm.totals.texts;
     report.unique_units = arm.unique_units.value_or(arm.totals.units.Estimate());
     report.first_exposures = arm.entered.first_exposures;
     report.expected_exposures =
@@ -133,7 +135,10 @@ class ReportMaker {
     } else if (const auto control = column.Of(*control_).Estimate(); control && estimate) {
       report.comparison = sequence.Compare(*estimate, *control);
     }
-    if (!report.comparison) report.note = "too few units, or no variation among them";
+    if (!report.comparison) {
+      report.note = primary && !unmeasured_.empty() ? unmeasured_
+                                                    : "too few units, or no variation among them";
+    }
     return report;
   }
 
@@ -144,6 +149,7 @@ class ReportMaker {
   double Treatments() const { return static_cast<double>(snapshot_.arms.size()) - 1; }
 
   const LedgerSnapshot& snapshot_;
+  const std::string& unmeasured_;
   const ReportOptions& options_;
   const std::vector<Column> columns_;
   const ConfidenceSequence primary_, secondary_;

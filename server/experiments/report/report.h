@@ -19,6 +19,8 @@ struct Question {
   std::string metric;  // that decides: a MetricDefinition's name, paired_logprob, or outcome.NAME
   Better better = Better::kHigher;
   double min_effect = 0;  // positive; a difference in the metric's own unit
+  // Why the metric is not measured as things are configured, a clause; empty: it is.
+  std::string unmeasured = {};
 };
 
 // An arm that gets no new units, and why.
@@ -47,6 +49,7 @@ struct ArmReport {
   std::optional<std::string> halted;  // why
   std::int64_t requests = 0, errors = 0, cancelled = 0, left_out = 0;
   std::int64_t prompt_tokens = 0, tokens = 0;
+  WrittenTexts texts;
   double unique_units = 0;                     // HyperLogLog, standard error 0.8 %
   std::int64_t first_exposures = 0;            // exact, in the subsample
   double expected_exposures = 0;               // by its share

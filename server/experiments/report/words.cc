@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "server/experiments/ledger/quantities.h"
+#include "server/experiments/report/text_ratio.h"
 #include "server/experiments/statistics/sample_ratio.h"
 
 namespace penstock {
@@ -77,6 +78,9 @@ std::string VerdictSentence(const ExperimentReport& report, const ArmReport& arm
   }
   if (primary != nullptr && primary->note.starts_with("withheld")) {
     return absl::StrCat(arm.name, " is not judged: the comparison is ", primary->note, ".");
+  }
+  if (primary != nullptr && !primary->comparison && !report.question.unmeasured.empty()) {
+    return absl::StrCat(arm.name, " is not judged: ", report.question.unmeasured, ".");
   }
   if (primary == nullptr) {
     return absl::StrCat(text, ": ", report.question.metric, " is not measured.");
@@ -185,6 +189,7 @@ std::vector<std::string> Warnings(const LedgerSnapshot& snapshot, const Experime
         "A text favours the arm that wrote it. paired_logprob therefore samples alike from every "
         "arm, each giving as many texts as any other; a difference rests on the texts of all.");
   }
+  if (const auto unlike = UnlikeTexts(snapshot, options)) warnings.push_back(*unlike);
   if (!snapshot.switchback &&
       (report.question.metric == "ttft" || report.question.metric == "latency" ||
        report.question.metric == "inter_token_latency")) {

@@ -186,15 +186,14 @@ TEST_F(PairedScorerTest, TakesNothingUnlessToldTo) {
 }
 
 TEST_F(PairedScorerTest, DropsWhatTheQueueDoesNotHold) {
-  int chosen = 0;
-  for (int i = 0; i < 10; ++i) chosen += scorer_->Offer(Ended("control")) ? 1 : 0;
-  EXPECT_EQ(chosen, 6);
+  for (int i = 0; i < 10; ++i) EXPECT_TRUE(scorer_->Offer(Ended("control")));
   EXPECT_EQ(scorer_->pending(), PairedScorer::kRunning + 4);
+  EXPECT_THAT(texts_.dropped, ElementsAre("r7", "r8", "r9", "r10")) << "heard of at once";
   EXPECT_EQ(results_[PairedResult::kQueueFull], 4);
   RunAll();
   EXPECT_EQ(results_[PairedResult::kScored], 6);
   EXPECT_THAT(texts_.texts, SizeIs(6));
-  EXPECT_THAT(texts_.dropped, IsEmpty()) << "those were never chosen";
+  EXPECT_THAT(texts_.dropped, SizeIs(4));
 }
 
 TEST_F(PairedScorerTest, KeepsWithinItsShareOfAllRows) {
@@ -229,9 +228,10 @@ TEST_F(PairedScorerTest, ABoundThatBindsDropsTextsOfEveryArmAlikeHoweverLongThey
     Traffic(i, 20);
     RunAll();
     ++offered[arm];
-    taken[arm] += scorer_->Offer(outcome) ? 1 : 0;
+    scorer_->Offer(outcome);
     RunAll();
   }
+  for (const PairedText& text : texts_.texts) ++taken[text.request.choice.arm];
   EXPECT_GT(results_[PairedResult::kOverCost], 2000) << "the bound binds";
   const auto share = [&](const std::string& arm) {
     return static_cast<double>(taken[arm]) / offered[arm];

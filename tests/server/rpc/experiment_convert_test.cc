@@ -34,11 +34,16 @@ AskedSnapshot SomeSnapshot(int units) {
     measures.ok = true;
     measures.latency = absl::Seconds(1 + i % 5);
     ledger.OnPaired(request, "b", {.difference = -0.5, .tokens = 4});
+    measures.awaits_text = true;
     ledger.OnFinished(request, measures);
+    ledger.OnTextEnded(request, i % 3 == 0 ? std::nullopt : std::optional<std::int64_t>(4));
     clock.Advance(absl::Hours(1));
   }
   return {.snapshot = *ledger.Snapshot("e", "", true),
-          .question = {.metric = "latency", .better = Better::kLower, .min_effect = 0.5},
+          .question = {.metric = "latency",
+                       .better = Better::kLower,
+                       .min_effect = 0.5,
+                       .unmeasured = "nobody looks"},
           .halted = {{"b", "by an operator"}},
           .instance = "0123abcd"};
 }
@@ -68,6 +73,14 @@ TEST(ExperimentConvertTest, ASnapshotTravelsWhole) {
     EXPECT_EQ(text(*read), text(asked));
     EXPECT_EQ(read->snapshot.windows, asked.snapshot.windows);
     EXPECT_EQ(read->instance, asked.instance);
+    EXPECT_EQ(read->question.unmeasured, "nobody looks");
+    for (std::size_t arm = 0; arm < 2; ++arm) {
+      EXPECT_EQ(read->snapshot.arms[arm].totals.texts.scored, 33);
+      EXPECT_EQ(read->snapshot.arms[arm].totals.texts.dropped, 17);
+      EXPECT_EQ(read->snapshot.arms[arm].totals.texts.tokens, 4 * 33);
+      EXPECT_EQ(read->snapshot.arms[arm].entered.texts.Sums().sum_squares,
+                asked.snapshot.arms[arm].entered.texts.Sums().sum_squares);
+    }
     // And it merges as the original does.
     AskedSnapshot other = SomeSnapshot(50);
     EXPECT_EQ(Merge(read->snapshot, other.snapshot)->split_units, 50);
@@ -110,6 +123,8 @@ TEST(ExperimentConvertTest, WhatCannotBeIsRefusedByField) {
               HasSubstr("snapshot.units.arm: got 2"));
   EXPECT_THAT(refusal([](M* m) { m->mutable_units(0)->set_entered(8); }),
               HasSubstr("snapshot.units.entered: got 8"));
+  EXPECT_THAT(refusal([](M* m) { m->mutable_units(0)->set_texts(3'000'000'000); }),
+              HasSubstr("snapshot.units.texts: got 3000000000"));
   EXPECT_THAT(refusal([](M* m) { m->mutable_units(0)->add_paired(1); }),
               HasSubstr("snapshot.units.paired"));
 }

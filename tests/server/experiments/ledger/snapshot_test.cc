@@ -49,9 +49,18 @@ class Replicas {
     measures.ok = true;
     measures.tokens = 1 + user % 7;
     measures.latency = absl::Seconds(latency);
+    // Of a third of the texts nothing comes.
+    std::optional<std::int64_t> scored;
+    if (++requests_ % 3 != 0) scored = measures.tokens;
+    measures.awaits_text = true;
     for (Ledger* ledger : {&whole_, replica == 0 ? &first_ : &second_}) {
       ledger->OnAdmitted(request);
       ledger->OnFinished(request, measures);
+      if (scored) {
+        ledger->OnPaired(request, "b",
+                         {.difference = -latency, .tokens = static_cast<double>(*scored)});
+      }
+      ledger->OnTextEnded(request, scored);
     }
     clock_.Advance(absl::Milliseconds(10));
   }
@@ -65,7 +74,18 @@ class Replicas {
  private:
   FakeClock clock_;
   Ledger whole_, first_, second_;
+  int requests_ = 0;
 };
+
+void ExpectSameMoments(const UnitMoments& got, const UnitMoments& want) {
+  const UnitSums a = got.Sums(), b = want.Sums();
+  EXPECT_EQ(a.units, b.units);
+  EXPECT_NEAR(a.sum, b.sum, 1e-9 * (1 + std::abs(b.sum)));
+  EXPECT_NEAR(a.sum_squares, b.sum_squares, 1e-9 * (1 + b.sum_squares));
+  EXPECT_NEAR(a.denominator_sum_squares, b.denominator_sum_squares,
+              1e-9 * (1 + b.denominator_sum_squares));
+  EXPECT_NEAR(a.cross_sum, b.cross_sum, 1e-9 * (1 + std::abs(b.cross_sum)));
+}
 
 void ExpectSameSums(const LedgerSnapshot& got, const LedgerSnapshot& want) {
   for (std::size_t arm = 0; arm < want.arms.size(); ++arm) {
@@ -75,15 +95,17 @@ void ExpectSameSums(const LedgerSnapshot& got, const LedgerSnapshot& want) {
               want.arms[arm].totals.latency.Quantile(0.9));
     for (std::size_t m = 0; m < MetricDefinitions().size(); ++m) {
       SCOPED_TRACE(MetricDefinitions()[m].name);
-      const UnitSums a = got.arms[arm].entered.metrics[m].Sums();
-      const UnitSums b = want.arms[arm].entered.metrics[m].Sums();
-      EXPECT_EQ(a.units, b.units);
-      EXPECT_NEAR(a.sum, b.sum, 1e-9 * (1 + std::abs(b.sum)));
-      EXPECT_NEAR(a.sum_squares, b.sum_squares, 1e-9 * (1 + b.sum_squares));
-      EXPECT_NEAR(a.denominator_sum_squares, b.denominator_sum_squares,
-                  1e-9 * (1 + b.denominator_sum_squares));
-      EXPECT_NEAR(a.cross_sum, b.cross_sum, 1e-9 * (1 + std::abs(b.cross_sum)));
+      ExpectSameMoments(got.arms[arm].entered.metrics[m], want.arms[arm].entered.metrics[m]);
     }
+    SCOPED_TRACE("texts");
+    ExpectSameMoments(got.arms[arm].entered.paired, want.arms[arm].entered.paired);
+    ExpectSameMoments(got.arms[arm].entered.texts, want.arms[arm].entered.texts);
+    const WrittenTexts &texts = got.arms[arm].totals.texts, &all = want.arms[arm].totals.texts;
+    EXPECT_EQ(texts.scored, all.scored);
+    EXPECT_EQ(texts.dropped, all.dropped);
+    EXPECT_EQ(texts.tokens, all.tokens);
+    EXPECT_GT(all.scored, all.dropped);
+    EXPECT_EQ(all.scored + all.dropped, want.arms[arm].totals.sums[Quantity::kRequests]);
   }
 }
 

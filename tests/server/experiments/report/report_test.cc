@@ -188,6 +188,24 @@ TEST(ReportTest, WhereTextsWereScoredItSaysWhomTheyFavour) {
   EXPECT_THAT(secondary.methods.front().how, HasSubstr("sampled alike from every arm"));
 }
 
+TEST(ReportTest, APrimaryMetricThatNobodyMeasuresIsSaidToBe) {
+  const Question question = {.metric = "paired_logprob",
+                             .better = Better::kHigher,
+                             .min_effect = 0.005,
+                             .unmeasured = "paired_logprob is not measured, since so and so"};
+  LedgerSnapshot snapshot = Empty({"control", "mlp"});
+  Fill(&snapshot.arms[0], 200, 2.0, 1);
+  Fill(&snapshot.arms[1], 200, 2.0, 2);
+  const ExperimentReport report = MakeReport(snapshot, question, {}, {});
+  EXPECT_EQ(report.summary, "mlp is not judged: paired_logprob is not measured, since so and so.");
+  EXPECT_EQ(report.arms[1].metrics[0].note, question.unmeasured);
+  // What was measured before the configuration changed still counts.
+  std::mt19937 random(3);
+  std::normal_distribution<double> normal(-0.1, 0.2);
+  for (int i = 0; i < 500; ++i) snapshot.arms[1].entered.paired.Add(20 * normal(random), 20);
+  EXPECT_EQ(MakeReport(snapshot, question, {}, {}).arms[1].verdict, Verdict::kWorse);
+}
+
 TEST(ReportTest, AHaltedControlIsTheWholeExperimentStandingStill) {
   const ExperimentReport report =
       MakeReport(Empty({"control", "mlp"}),
