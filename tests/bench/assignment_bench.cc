@@ -128,7 +128,7 @@ void BM_Snapshot(benchmark::State& state) {
   plan.experiment.arms = {{"control", "linear", 5000}, {"a", "mlp", 5000}};
   plan.experiment.control = "control";
   const absl::Time now = Clock::Real().Now();
-  Book book(plan, now);
+  Book book(plan, now, /*measure=*/{});
   for (int i = 0; i < 200'000; ++i) {
     const std::string unit = absl::StrCat("user ", i);
     book.OnAdmitted({.experiment = "e",
