@@ -219,7 +219,7 @@ std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOption
        "Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas, Annals of Statistics 52(6), 2024, "
        "arXiv:2103.06476, Theorem 2.2, eq. 8"},
       {"variance of a ratio over units", "delta method; the unit of analysis is that of assignment",
-       "Deng, Knoblich, Lu, KDD 2018, section 2.2; arXiv:1803.06336, eq. 6"},
+       "Deng, Knoblich, Lu, KDD 2018, arXiv:1803.06336, section 3, eq. 6"},
       {"relative difference", "Fieller's interval, with the width of the sequence",
        "Fieller, J. R. Stat. Soc. B 16, 1954; von Luxburg, Franz, Statistica Sinica 19, 2009, "
        "arXiv:0711.0198, eq. 2.1, Theorem 3"},
@@ -232,7 +232,7 @@ std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOption
       {"quantiles",
        options.of_series ? "linear within a histogram's bucket" : "DDSketch, relative error 1 %",
        options.of_series ? "as Prometheus' histogram_quantile"
-                         : "Masson, Rim, Lee, VLDB 2019, section 2.1"},
+                         : "Masson, Rim, Lee, VLDB 2019, section 2"},
       {"unique units", "HyperLogLog, standard error 0.8 %",
        "Flajolet et al., AofA 2007; Ertl, arXiv:1702.01284, algorithm 6"}};
   if (HasPaired(report)) {
@@ -242,6 +242,11 @@ std::vector<Method> MethodsOf(const ExperimentReport& report, const ReportOption
                     "units against zero",
                     "the interval's, of one sample: Waudby-Smith et al. 2024, Theorem 2.2, eq. 8; "
                     "the ratio's variance as below"});
+    methods.push_back({"texts that each arm gives",
+                       "texts a unit times the arm's share of units, treatments against control "
+                       "(Bonferroni), alarm at 0.001",
+                       "the interval's, of two samples: Waudby-Smith et al. 2024, Theorem 2.2, "
+                       "eq. 8"});
   }
   return methods;
 }

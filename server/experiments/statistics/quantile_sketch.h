@@ -1,5 +1,5 @@
 // Quantiles of a stream in bounded memory, mergeable: DDSketch (Masson, Rim, Lee, "DDSketch: A Fast
-// and Fully-Mergeable Quantile Sketch with Relative-Error Guarantees", VLDB 2019, section 2.1).
+// and Fully-Mergeable Quantile Sketch with Relative-Error Guarantees", VLDB 2019, section 2).
 //
 // Values fall into buckets (γ^(i−1), γ^i], γ = (1 + ε) / (1 − ε); any value of a bucket is within
 // the relative error ε of 2γ^i / (γ + 1). Merging adds counts, so order and partition change

@@ -6,7 +6,7 @@
 // is the same with x = 1. Requests and tokens of one unit are not independent of each other; units
 // are. Therefore the variance of R comes from the units, by the delta method:
 //   Var(R) ≈ Var(y − R x) / (n x̄²)
-// (Deng, Knoblich, Lu, "Applying the Delta Method in Metric Analytics", KDD 2018, section 2.2;
+// (Deng, Knoblich, Lu, "Applying the Delta Method in Metric Analytics", KDD 2018, section 3;
 // arXiv:1803.06336, eq. 6).
 #pragma once
 

@@ -283,7 +283,7 @@ TEST(ReportTest, EveryMethodNamesItsSourceAndThePlaceInIt) {
   for (const bool of_series : {false, true}) {
     const ReportOptions options = {.of_series = of_series};
     const auto primary = MakeReport(Empty({"control", "mlp"}), paired, {}, options).methods;
-    EXPECT_EQ(primary.size(), 8u);
+    EXPECT_EQ(primary.size(), 9u);
     EXPECT_EQ(primary[0].what, "paired log-probability");
     ExpectSources(primary, of_series);
 
@@ -291,7 +291,7 @@ TEST(ReportTest, EveryMethodNamesItsSourceAndThePlaceInIt) {
     EXPECT_EQ(MakeReport(scored, kLatency, {}, options).methods.size(), 7u);
     scored.arms[1].entered.paired.Add(0.5, 8);
     const auto secondary = MakeReport(scored, kLatency, {}, options).methods;
-    EXPECT_EQ(secondary.size(), 8u) << "some texts were scored";
+    EXPECT_EQ(secondary.size(), 9u) << "some texts were scored";
     ExpectSources(secondary, of_series);
   }
 }
