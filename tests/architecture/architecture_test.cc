@@ -124,7 +124,8 @@ TEST(ArchitectureTest, EveryIncludeFollowsAnArrow) {
 // Types that a file defines at the level of a namespace with a name, as "penstock::client::Client".
 std::vector<std::string> NamedTypes(const std::string& text) {
   static const std::regex opened(R"(^(?:inline )?namespace ?([\w:]*) ?\{)");
-  static const std::regex type(R"(^(?:struct|class|enum class) (\w+)(?: final)?(?: ?:[^:;][^;]*| )\{)");
+  static const std::regex type(
+      R"(^(?:struct|class|enum class) (\w+)(?: final)?(?: ?:[^:;][^;]*| )\{)");
   std::vector<std::string> names, namespaces;
   std::istringstream lines(text);
   std::smatch match;
