@@ -4,7 +4,9 @@ set -euo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 jobs=${1:-$(nproc)}
 export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1
-export TSAN_OPTIONS="suppressions=$top/tests/support/tsan.supp halt_on_error=1 second_deadlock_stack=1 print_suppressions=0"
+# A long history: where the other access of a race has no stack left, no suppression matches it.
+export TSAN_OPTIONS="suppressions=$top/tests/support/tsan.supp halt_on_error=1 second_deadlock_stack=1 history_size=7 \
+print_suppressions=0"
 
 # suite NAME SANITIZERS PROGRAM…: builds the programs with the sanitizers and runs their tests.
 suite() {
