@@ -1,6 +1,7 @@
 // Experiments on live traffic through the real binaries: what a guardrail halts, and what outlives
 // the server.
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <fstream>
 #include <optional>
@@ -338,6 +339,37 @@ TEST_F(ExperimentsE2eTest, AssignExplainsAndRefusesARouterThatTheFileDoesNotName
   EXPECT_THAT(unknown.output, HasSubstr("--router: got 'nope', want one of linear, "));
   EXPECT_THAT(unknown.output, HasSubstr(", collapsed;"));
   EXPECT_THAT(unknown.output, HasSubstr("LoadRouter"));
+}
+
+TEST_F(ExperimentsE2eTest, WhereTheListenerIsPublicAUnixSocketOperatesTheServer) {
+  WriteCollapsedRouter();
+  const std::string socket = state_.path() + "/admin.sock";
+  ServerProcess server(absl::StrReplaceAll(
+      Config("collapsed", kIdle),
+      {{"listen: {grpc: '127.0.0.1:0'",
+        absl::StrCat("auth: {mode: none}\nlisten: {admin: ", socket, ", grpc: '0.0.0.0:0'")}}));
+  const auto by = [](const std::string& address, std::vector<std::string> command) {
+    command.insert(command.begin(), {"--server", address});
+    return RunProgram("penstock-cli", command);
+  };
+  const ProgramResult refused = by(server.grpc(), {"experiments", "list"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.output, HasSubstr("call by the Unix socket listen.admin"));
+  EXPECT_TRUE(Ask(server.Connect().get(), "r").ok()) << "requests are for everybody";
+
+  struct stat status = {};
+  ASSERT_EQ(stat(socket.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777u, 0600u);
+  const ProgramResult halted =
+      by("unix:" + socket, {"experiments", "halt", "trial", "new", "--reason", "by hand"});
+  EXPECT_EQ(halted.exit_code, 0) << halted.output;
+  const ProgramResult listed = by("unix:" + socket, {"experiments", "list"});
+  EXPECT_EQ(listed.exit_code, 0) << listed.output;
+  EXPECT_THAT(listed.output, HasSubstr("by hand"));
+  const ProgramResult report =
+      RunProgram("penstock", {"report", "trial", "--server", "unix:" + socket});
+  EXPECT_EQ(report.exit_code, 0) << report.output;
+  EXPECT_THAT(report.output, HasSubstr("HALTED"));
 }
 
 }  // namespace
