@@ -160,8 +160,7 @@ void ExperimentDesk::OnText(const PairedText& text) {
   ledger_.OnTextEnded(request, scored ? std::optional<std::int64_t>(text.tokens) : std::nullopt);
 }
 
-void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {
-  const absl::Time now = options_.clock->Now();
+void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers, absl::Time begun) {
   std::vector<RouterLook> looks;
   std::map<std::string, RouterExpertStats> last;
   for (const RouterExpertStats& router : routers) {
@@ -179,7 +178,7 @@ void ExperimentDesk::Look(const std::vector<RouterExpertStats>& routers) {
     if (look.rows > 0) looks.push_back(std::move(look));
   }
   last_look_ = std::move(last);
-  last_look_time_ = now;
+  last_look_time_ = begun;
   ledger_.OnRouters(looks);
 }
 

@@ -47,7 +47,9 @@ class ExperimentDesk {
   // What requests are assigned by now: reports are of this from now on.
   void OnRunning(const std::vector<RunningAnalysis>& running) { ledger_.OpenBooks(running); }
   // What routers did since the look before. One thread.
-  void Look(const std::vector<RouterExpertStats>& routers);
+  // `begun`: before `routers` were read. Nothing of what came before it is in what the next look
+  // adds.
+  void Look(const std::vector<RouterExpertStats>& routers, absl::Time begun);
 
   // For the services. The desk must outlive it.
   ExperimentSource source();

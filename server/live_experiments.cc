@@ -107,8 +107,9 @@ void LiveExperiments::Loop() {
     }
     DeliverTexts();
     OpenBooks();
+    const absl::Time begun = options_.clock->Now();
     const std::vector<RouterExpertStats> routers = options_.expert_stats();
-    desk_->Look(routers);
+    desk_->Look(routers, begun);
     control_.Look(routers);
   }
 }

@@ -23,7 +23,8 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    if (app.get_subcommands().empty() && !app.remaining().empty()) {
+    if (error.get_exit_code() != 0 && app.get_subcommands().empty() && !app.remaining().empty() &&
+        !app.remaining().front().starts_with('-')) {
       std::cerr << "penstock: there is no command " << app.remaining().front()
                 << "; --help lists them\n";
       return penstock::kExitUsage;

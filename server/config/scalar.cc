@@ -71,7 +71,7 @@ std::string WantedForm(const ConfigRule& rule) {
     case ConfigRule::FORM_HOST_PORT:
       return "a host and a port such as penstock-ops:9400 or 10.0.0.7:9400";
     case ConfigRule::FORM_SOCKET:
-      return "the path of a Unix socket, at most 107 bytes";
+      return "an absolute path such as /run/penstock/admin.sock, without %, at most 107 bytes";
     default:
       return "text";
   }
@@ -124,7 +124,10 @@ bool HasForm(std::string_view text, ConfigRule::Form form) {
     case ConfigRule::FORM_HOST_PORT:
       return IsHostPort(text);
     case ConfigRule::FORM_SOCKET:
-      return text.size() <= kMaxSocketPath && text.find('\0') == std::string_view::npos;
+      // gRPC would decode what stands behind a percent sign.
+      return text.empty() ||
+             (text.front() == '/' && text.size() <= kMaxSocketPath &&
+              text.find_first_of(std::string_view("%\0", 2)) == std::string_view::npos);
     default:
       return text.find('\0') == std::string_view::npos;
   }

@@ -58,6 +58,7 @@ bool PairedScorer::Offer(const RequestOutcome& outcome) {
   if (experiment == nullptr || stopped_) return false;
   const double share = PairedShare(sampling_, *experiment, outcome.request.choice.arm);
   if (std::uniform_real_distribution<double>(0, 1)(random_) >= share) return false;
+  StartLocked();  // what waited for too long makes room
   std::shared_ptr<Text> text = TextOf(outcome, *experiment);
   PairedResult dropped = PairedResult::kScored;
   if (text == nullptr) {

@@ -3,7 +3,10 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <mutex>
@@ -44,8 +47,23 @@ void SetChannelArguments(const RpcServer::Options& options, grpc::ServerBuilder*
                               kMinPingIntervalMs);
 }
 
+// Whether a server answers there. gRPC would take its place without a word.
+bool IsServed(const std::string& socket_path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (socket_path.size() >= sizeof address.sun_path) return false;
+  socket_path.copy(address.sun_path, socket_path.size());
+  const int file = socket(AF_UNIX, SOCK_STREAM, 0);
+  if (file < 0) return false;
+  const bool served =
+      connect(file, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  close(file);
+  return served;
+}
+
 // Whoever may open the socket may operate the server: its user alone. A socket has its mode from
 // the moment that it is made, which a chmod afterwards would not give it.
+// The mode of whatever the process makes meanwhile is as narrow: call it only for a socket.
 std::unique_ptr<grpc::Server> BuildWithPrivateSocket(grpc::ServerBuilder* builder) {
   const mode_t mask = umask(0177);
   std::unique_ptr<grpc::Server> server = builder->BuildAndStart();
@@ -95,16 +113,25 @@ class RpcServer::State {
     builder.RegisterService(&inference_);
     builder.RegisterService(&admin_);
     if (!options.admin_socket.empty()) {
+      if (IsServed(options.admin_socket)) {
+        return MakeError(absl::StatusCode::kUnavailable,
+                         absl::StrCat("listen.admin: got ", options.admin_socket,
+                                      ", where another server listens; want a path of its own"),
+                         {.reason = "CANNOT_LISTEN", .field = "listen.admin", .retry_after = {}});
+      }
       builder.AddListeningPort("unix:" + options.admin_socket, grpc::InsecureServerCredentials());
     }
     // A call that comes at once may drain: it waits until `server_` is there.
     std::lock_guard<std::mutex> lock(health_mutex_);
-    server_ = BuildWithPrivateSocket(&builder);
+    server_ =
+        options.admin_socket.empty() ? builder.BuildAndStart() : BuildWithPrivateSocket(&builder);
     if (server_ == nullptr && port_ != 0) {  // the port, which comes first, was to be had
-      return MakeError(absl::StatusCode::kUnavailable,
-                       absl::StrCat("listen.admin: cannot listen on ", options.admin_socket,
-                                    ": is there such a folder, and may this user write to it?"),
-                       {.reason = "CANNOT_LISTEN", .field = "listen.admin", .retry_after = {}});
+      return MakeError(
+          absl::StatusCode::kUnavailable,
+          absl::StrCat("listen.admin: cannot listen on ", options.admin_socket,
+                       ": is there such a folder, may this user write to it, and is no other file "
+                       "there?"),
+          {.reason = "CANNOT_LISTEN", .field = "listen.admin", .retry_after = {}});
     }
     if (server_ == nullptr || port_ == 0) {
       return MakeError(absl::StatusCode::kUnavailable,

@@ -1,7 +1,6 @@
 // A replica's snapshot from the wire: nothing that it says is taken on trust.
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +14,7 @@ namespace {
 
 constexpr int kMaxArms = 1000;
 constexpr int kMaxLevel = 63;
+constexpr std::int64_t kMostCounted = std::int64_t{1} << 53;
 constexpr unsigned kAllEntered = (1u << kEntries) - 1;
 
 absl::Time TimeOf(const google::protobuf::Timestamp& time) {
@@ -100,6 +100,17 @@ absl::StatusOr<ArmSnapshot> ReadArm(const v1::ArmSnapshot& from, std::size_t out
   if (arm.share < 0) return Bad(field + ".share", absl::StrCat(arm.share), "a share");
   PENSTOCK_RETURN_IF_ERROR(CheckSize(field + ".sums", from.sums_size(), kQuantities));
   std::copy(from.sums().begin(), from.sums().end(), arm.totals.sums.all().begin());
+  for (const auto& [name, count] : {std::pair{"prompt_tokens", from.prompt_tokens()},
+                                    {"cancelled", from.cancelled()},
+                                    {"left_out", from.left_out()},
+                                    {"texts_scored", from.texts_scored()},
+                                    {"texts_dropped", from.texts_dropped()},
+                                    {"text_tokens", from.text_tokens()}}) {
+    // Sums of any number of replicas fit.
+    if (count < 0 || count > kMostCounted) {
+      return Bad(absl::StrCat(field, ".", name), absl::StrCat(count), "a count, at most 2^53");
+    }
+  }
   arm.totals.prompt_tokens = from.prompt_tokens();
   arm.totals.cancelled = from.cancelled();
   arm.totals.left_out = from.left_out();
@@ -191,15 +202,12 @@ absl::StatusOr<UnitRecord> ReadUnit(const v1::UnitRecord& from, const LedgerSnap
   if (from.paired_size() > 0) {
     PENSTOCK_RETURN_IF_ERROR(CheckSize("units.paired", from.paired_size(), 2 * arms));
   }
-  if (from.texts() > std::numeric_limits<std::int32_t>::max()) {
-    return Bad("units.texts", absl::StrCat(from.texts()), "a number of texts");
-  }
   UnitRecord unit;
   unit.hash = from.hash();
   unit.arm = from.arm();
   unit.first = absl::FromUnixMicros(from.first_micros());
   unit.entered = static_cast<std::uint8_t>(from.entered());
-  unit.texts = static_cast<std::int32_t>(from.texts());
+  unit.texts = from.texts();
   std::copy(from.values().begin(), from.values().end(), unit.values.all().begin());
   unit.outcomes = {from.outcomes().begin(), from.outcomes().end()};
   for (int i = 0; i + 1 < from.paired_size(); i += 2) {

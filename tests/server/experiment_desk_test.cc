@@ -46,7 +46,7 @@ TEST(ExperimentDeskTest, ASliceHasTheMeasuresOfItsOwnRows) {
   const auto look = [&](int second, std::int64_t rows, std::vector<std::int64_t> slots,
                         double window_entropy) {
     clock.Advance(absl::FromUnixSeconds(600'000 + second) - clock.Now());
-    (*desk)->Look({Base(rows, std::move(slots), window_entropy)});
+    (*desk)->Look({Base(rows, std::move(slots), window_entropy)}, clock.Now());
   };
   const auto admit = [&](std::int64_t slice, const std::string& arm) {
     AdmittedRequest request;

@@ -39,7 +39,7 @@ struct UnitRecord {
   int arm = 0;  // index
   absl::Time first;
   std::uint8_t entered = 0;  // bit 1 << Entry
-  std::int32_t texts = 0;    // that it wrote and that were scored under the other arms
+  std::int64_t texts = 0;    // that it wrote and that were scored under the other arms
   UnitValues values;
   std::vector<double> outcomes;    // [outcomes], Σ of values; empty: none reported
   std::vector<PairedSums> paired;  // [arms]; empty: no text of it was scored

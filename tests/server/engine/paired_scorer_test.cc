@@ -251,6 +251,16 @@ TEST_F(PairedScorerTest, DropsTextsThatBecameOldAsTheyWaited) {
   EXPECT_EQ(scorer_->pending(), 0);
 }
 
+TEST_F(PairedScorerTest, AFullQueueKeepsNoTextForLongerThanItsPatience) {
+  Configure({.share = 1, .max_cost = 1, .max_waiting = 2});
+  for (int i = 0; i < 5; ++i) scorer_->Offer(Ended("control"));
+  EXPECT_THAT(texts_.dropped, ElementsAre("r5")) << "two run, two wait";
+  clock_.Advance(PairedScorer::kPatience + absl::Seconds(1));
+  scorer_->Offer(Ended("control"));
+  EXPECT_THAT(texts_.dropped, ElementsAre("r5", "r3", "r4"));
+  EXPECT_EQ(scorer_->pending(), 3) << "two run, and the last one waits";
+}
+
 TEST_F(PairedScorerTest, FinishesATextThatItHasBegun) {
   RequestOutcome outcome = Ended("control");
   outcome.answer.assign(200, 6);

@@ -353,8 +353,16 @@ TEST_F(AdminTest, ASocketThatCannotBeMadeIsNamed) {
   const auto server = RpcServer::Start(options, dependencies);
   EXPECT_EQ(server.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(server.status().message(),
-            "listen.admin: cannot listen on /nonexistent/admin.sock: is there such a folder, and "
-            "may this user write to it?");
+            "listen.admin: cannot listen on /nonexistent/admin.sock: is there such a folder, may "
+            "this user write to it, and is no other file there?");
+
+  const TemporaryFolder folder;
+  options.admin_socket = folder / "admin.sock";
+  const auto first = RpcServer::Start(options, dependencies);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(RpcServer::Start(options, dependencies).status().message(),
+            "listen.admin: got " + options.admin_socket +
+                ", where another server listens; want a path of its own");
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "server/rpc/experiment_convert.h"
 
+#include <limits>
+
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -123,8 +125,13 @@ TEST(ExperimentConvertTest, WhatCannotBeIsRefusedByField) {
               HasSubstr("snapshot.units.arm: got 2"));
   EXPECT_THAT(refusal([](M* m) { m->mutable_units(0)->set_entered(8); }),
               HasSubstr("snapshot.units.entered: got 8"));
-  EXPECT_THAT(refusal([](M* m) { m->mutable_units(0)->set_texts(3'000'000'000); }),
-              HasSubstr("snapshot.units.texts: got 3000000000"));
+  EXPECT_THAT(refusal([](M* m) { m->mutable_header()->mutable_arms(0)->set_texts_scored(-1); }),
+              HasSubstr("snapshot.arms[a].texts_scored: got -1, want a count, at most 2^53"));
+  EXPECT_THAT(refusal([](M* m) {
+                m->mutable_header()->mutable_arms(1)->set_prompt_tokens(
+                    std::numeric_limits<std::int64_t>::max());
+              }),
+              HasSubstr("snapshot.arms[b].prompt_tokens: got 9223372036854775807"));
   EXPECT_THAT(refusal([](M* m) { m->mutable_units(0)->add_paired(1); }),
               HasSubstr("snapshot.units.paired"));
 }
