@@ -219,11 +219,14 @@ absl::StatusOr<v1::ExperimentDescription> ExperimentControl::Find(const std::str
 
 absl::StatusOr<v1::ExperimentDescription> ExperimentControl::HaltArm(
     const v1::HaltArmRequest& request) {
+  const bool before = halts_.HaltsOf(request.experiment()).contains(request.arm());
   const absl::Status halted = halts_.Halt(
       request.experiment(), request.arm(),
       {.source = HaltSource::kOperator, .reason = request.reason(), .time = options_.clock->Now()});
   if (absl::IsNotFound(halted)) return halted;
-  Log(LogLevel::kWarning, "operator halted an arm",
+  // The first halt's reason stays.
+  Log(LogLevel::kWarning,
+      before ? "operator halted an arm that was halted already" : "operator halted an arm",
       {{"experiment", request.experiment()}, {"arm", request.arm()}, {"reason", request.reason()}});
   options_.apply();
   PENSTOCK_RETURN_IF_ERROR(halted);

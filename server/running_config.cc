@@ -17,11 +17,13 @@ namespace penstock {
 absl::StatusOr<std::unique_ptr<RunningConfig>> RunningConfig::Load(
     std::string file, std::vector<std::string> overrides) {
   std::unique_ptr<RunningConfig> running(new RunningConfig(std::move(file), std::move(overrides)));
-  PENSTOCK_ASSIGN_OR_RETURN(
-      running->config_,
-      LoadConfig(running->file_, {.overrides = running->overrides_,
-                                  .built_in_routers = {std::string(kCheckpointRouter)}}));
+  PENSTOCK_ASSIGN_OR_RETURN(running->config_, running->Read());
   return running;
+}
+
+absl::StatusOr<v1::ServerConfig> RunningConfig::Read() const {
+  return LoadConfig(
+      file_, {.overrides = overrides_, .built_in_routers = {std::string(kCheckpointRouter)}});
 }
 
 RunningConfig::RunningConfig(std::string file, std::vector<std::string> overrides)
@@ -70,10 +72,7 @@ void RunningConfig::ConfigureShadow(const v1::ServerConfig& config) {
 }
 
 absl::Status RunningConfig::Reload() {
-  PENSTOCK_ASSIGN_OR_RETURN(
-      const v1::ServerConfig updated,
-      LoadConfig(file_,
-                 {.overrides = overrides_, .built_in_routers = {std::string(kCheckpointRouter)}}));
+  PENSTOCK_ASSIGN_OR_RETURN(const v1::ServerConfig updated, Read());
   const v1::ServerConfig running = Get();
   const ConfigReload reload = DiffForReload(running, updated);
   *parts_.allow_other_base = reload.effective.routers().allow_other_base();

@@ -50,6 +50,7 @@ class RunningConfig {
  private:
   RunningConfig(std::string file, std::vector<std::string> overrides);
 
+  absl::StatusOr<v1::ServerConfig> Read() const;  // the file, as it is now
   // With policy_mutex_ held.
   void PutInForce(const v1::ServerConfig& config);
   void Apply(const v1::ServerConfig& config);

@@ -72,6 +72,21 @@ std::int64_t Units(const Json& report, const std::string& arm) {
   return UnitsOf(report, arm, "requests");
 }
 
+// The report by Prometheus, once it has both replicas and is as `wanted`.
+template <typename Wanted>
+Json GatheredOfTwo(const PrometheusProcess& prometheus, const ServerProcess& server,
+                   const Wanted& wanted) {
+  Json gathered;
+  for (int tries = 0; tries < 500; ++tries) {
+    const ProgramResult result =
+        RunProgram("penstock", {"report", "aa", "--prometheus", prometheus.url(), "--config",
+                                server.config_file(), "--units-stay", "--json"});
+    gathered = Json::parse(result.output, nullptr, false);
+    if (result.exit_code == 0 && gathered.at("replicas") == 2 && wanted(gathered)) break;
+  }
+  return gathered;
+}
+
 // Values, and intervals of b, of each of `metrics`, which both reports have.
 void ExpectAgree(const Json& merged, const Json& gathered,
                  const std::vector<std::string>& metrics) {
@@ -276,14 +291,7 @@ experiments:
     ASSERT_FALSE(merged.is_discarded());
   } while (!entered(merged));
   PrometheusProcess prometheus({first.ops(), second.ops()});
-  Json gathered;
-  for (int tries = 0; tries < 500; ++tries) {
-    const ProgramResult result =
-        RunProgram("penstock", {"report", "aa", "--prometheus", prometheus.url(), "--config",
-                                first.config_file(), "--units-stay", "--json"});
-    gathered = Json::parse(result.output, nullptr, false);
-    if (result.exit_code == 0 && gathered.at("replicas") == 2 && entered(gathered)) break;
-  }
+  const Json gathered = GatheredOfTwo(prometheus, first, entered);
   ExpectAgree(merged, gathered,
               {"latency", "ttft", "inter_token_latency", "tokens", "logprob", "paired_logprob",
                "outcome.click"});
@@ -380,14 +388,7 @@ TEST(ExperimentReportTest, UnitsThatBothServersSawAreNoticed) {
   // Prometheus' sums cannot make one unit of two, but the series show that there are such.
   TemporaryFolder folder;
   PrometheusProcess prometheus({first.ops(), second.ops()});
-  Json gathered;
-  for (int tries = 0; tries < 500; ++tries) {
-    const ProgramResult result =
-        RunProgram("penstock", {"report", "aa", "--prometheus", prometheus.url(), "--config",
-                                first.config_file(), "--units-stay", "--json"});
-    gathered = Json::parse(result.output, nullptr, false);
-    if (result.exit_code == 0 && gathered.at("replicas") == 2) break;
-  }
+  const Json gathered = GatheredOfTwo(prometheus, first, [](const Json&) { return true; });
   EXPECT_THAT(gathered.at("warnings").dump(),
               AllOf(HasSubstr("Of 3 users that were sampled by hash, 3 went to more than one "
                               "replica: units ARE split."),
