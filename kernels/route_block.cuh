@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cuda_launch.cuh"
+#include "kernels/route_plain.cuh"
 #include "kernels/route_products.cuh"
 #include "kernels/route_scratch.cuh"
 
@@ -99,6 +100,30 @@ struct RouteBlock {
   // This lane's row of the hidden layer, from unit `first` on.
   __device__ const float* HiddenRow(const RouteSegment& segment, int tile, int first) const {
     return scratch.hidden + LaneRow(segment, tile) * scratch.hidden_stride + first;
+  }
+
+  // The first `rows` rows of the hidden layer into shared memory, [rows, kPlainWidth], zeros behind
+  // what a row has. The block together; all of it may be read behind it.
+  __device__ void StageHidden(const RouteSegment& segment, int rows, int hidden, float* to) const {
+    constexpr int kUnits = kPlainWidth / 4, kAtOnce = kRouteThreads / kUnits;
+    constexpr int kOwn = kSegmentRows / kAtOnce;
+    const int unit = static_cast<int>(threadIdx.x) % kUnits;
+    const int first = static_cast<int>(threadIdx.x) / kUnits;
+    float4 values[kOwn];
+#pragma unroll
+    for (int n = 0; n < kOwn; ++n) {
+      const int r = first + n * kAtOnce;
+      values[n] = make_float4(0, 0, 0, 0);
+      if (r >= rows || 4 * unit >= hidden) continue;
+      const float* from = scratch.hidden + segment.rows[r] * scratch.hidden_stride;
+      values[n] = __ldcg(reinterpret_cast<const float4*>(from) + unit);
+    }
+#pragma unroll
+    for (int n = 0; n < kOwn; ++n) {
+      const int r = first + n * kAtOnce;
+      if (r < rows) reinterpret_cast<float4*>(to + r * kPlainWidth)[unit] = values[n];
+    }
+    __syncthreads();
   }
 
   // Tiles of 16 outputs of weights [outputs, width] by the hidden layer: kTileWarps warps to a

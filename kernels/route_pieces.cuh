@@ -18,12 +18,15 @@ class RoutePieces {
 
   // Of a row in shared memory: banks of neighbouring rows differ.
   static constexpr int kSliceStride = kSliceWidth + 4;
+  // What stands before the slice of u: a tile's sums, or the hidden layer's rows.
+  static constexpr int kHiddenValues = kSegmentRows * kPlainWidth;
+  static_assert(kHiddenValues >= Block::kStagedValues && kSliceWidth == kPlainOutputs);
 
  public:
   __device__ explicit RoutePieces(Block& block) : b_(block) {}
 
   // Floats of shared memory.
-  static std::int64_t Shared() { return Block::kStagedValues + kSegmentRows * kSliceStride; }
+  static std::int64_t Shared() { return kHiddenValues + kSegmentRows * kSliceStride; }
 
   // The shared gate, or 16 columns of the first product.
   __device__ std::uint64_t First(const RouteSegment& segment, const RouterProgram& program,
@@ -40,6 +43,7 @@ class RoutePieces {
   // One slice of u = x ⊙ (1 + second · a), and what it adds to third · u.
   __device__ std::uint64_t Modulate(const RouteItem& item, const RouteSegment& segment,
                                     const RouterProgram& program) {
+    if (FitsPlain(program, b_.experts)) return ModulatePlain(item, segment, program);
     constexpr auto kSize = static_cast<std::int64_t>(SizeOf(Element::kF32));
     const int begin = item.piece * kSliceWidth, width = min(kSliceWidth, b_.d - begin);
     const auto* second =
@@ -67,7 +71,7 @@ class RoutePieces {
       x[n] = i < width && r < segment.count ? load_x(i, r) : 0;
     }
     const std::uint64_t start = b_.WaitForPieces(item.segment, segment.tiles);
-    float* modulated = b_.staged + Block::kStagedValues;  // [kSegmentRows, kSliceStride]
+    float* modulated = b_.staged + kHiddenValues;  // [kSegmentRows, kSliceStride]
     const bool even = program.hidden % 8 == 0;
     b_.HiddenTiles(segment, second, width, program.hidden, [&](int n, int i, int r, float sum) {
       modulated[r * kSliceStride + i] = (even ? Nth(x, n) : load_x(i, r)) * (sum + 1.0f);
@@ -82,6 +86,56 @@ class RoutePieces {
   }
 
  private:
+  // The same where the hidden layer is small: all weights are asked for before anything else is
+  // there.
+  __device__ std::uint64_t ModulatePlain(const RouteItem& item, const RouteSegment& segment,
+                                         const RouterProgram& program) {
+    const int begin = item.piece * kSliceWidth, width = min(kSliceWidth, b_.d - begin);
+    const int output = static_cast<int>(threadIdx.x) / kPlainLanes;
+    PlainWeights<kPlainWidth / 16> second;
+    second.LoadShare(output < width ? static_cast<const float*>(program.second) +
+                                          std::int64_t{begin + output} * program.hidden
+                                    : nullptr,
+                     program.hidden);
+    PlainWeights<kSliceWidth / 16> third;
+    third.LoadShare(output < b_.experts ? static_cast<const float*>(program.third) +
+                                              std::int64_t{output} * b_.d + begin
+                                        : nullptr,
+                    width);
+    b_.WaitOnce();
+    float* u = b_.staged + kHiddenValues;  // [kSegmentRows, kSliceStride]: x, then u
+#pragma unroll
+    for (int n = 0; n < kSliceWidth * kSegmentRows / kRouteThreads; ++n) {
+      const int at = n * kRouteThreads + static_cast<int>(threadIdx.x);
+      const int i = at % kSliceWidth, r = at / kSliceWidth;
+      float value = 0;
+      if (i < width && r < segment.count) {
+        const auto* x = static_cast<const __nv_bfloat16*>(b_.args.x) +
+                        std::int64_t{segment.rows[r]} * b_.d + begin + i;
+        value = __bfloat162float(__ldcg(x));
+      }
+      u[r * kSliceStride + i] = value;
+    }
+    const std::uint64_t start = b_.WaitForPieces(item.segment, segment.tiles);
+    b_.StageHidden(segment, segment.count, program.hidden, b_.staged);
+    const bool speaks = threadIdx.x % kPlainLanes == 0;
+#pragma unroll 1
+    for (int r = 0; r < segment.count; ++r) {
+      const float sum = second.SumOfShares(b_.staged + r * kPlainWidth);
+      if (speaks) u[r * kSliceStride + output] *= sum + 1.0f;
+    }
+    __syncthreads();
+    float* parts = b_.scratch.modulated + item.piece * b_.args.shape.max_rows * b_.experts;
+#pragma unroll 1
+    for (int r = 0; r < segment.count; ++r) {
+      const float sum = third.SumOfShares(u + r * kSliceStride);
+      if (speaks && output < b_.experts) {
+        __stcg(parts + std::int64_t{segment.rows[r]} * b_.experts + output, sum);
+      }
+    }
+    return start;
+  }
+
   __device__ int DirectColumns(const RouterProgram& program) const {
     return program.direct != nullptr ? b_.experts : 0;
   }

@@ -22,28 +22,34 @@ class SegmentDecision {
 
   // Floats of shared memory.
   static std::int64_t Shared(const RouteShape& shape) {
-    return Scores(shape) + kSegmentRows * shape.experts;
+    return Scores(shape) + kSegmentRows * (shape.experts + kPlainWidth);
   }
 
   // rehearses: the block has nothing else to do until its pieces are there. So it goes through the
-  // decision once, over whatever stands in the scratch, without keeping anything: most of what a
-  // first decision costs is fetching its instructions.
+  // decision of some rows once, over whatever stands in the scratch, without keeping anything: most
+  // of what a first decision costs is fetching its instructions. Not where that takes longer than
+  // the pieces do.
   __device__ std::uint64_t Decide(const RouteItem& item, const RouteSegment& segment,
                                   const RouterProgram& program, bool rehearses) {
-    if (program.form == HiddenForm::kLogits || program.form == HiddenForm::kHeads) {
+    const bool hidden = program.form == HiddenForm::kLogits || program.form == HiddenForm::kHeads;
+    plain_ = FitsPlain(program, b_.experts);
+    if (hidden && plain_) {
+      LoadWeights(program);
+    } else if (hidden) {
       b_.Prefetch(program.second, std::int64_t{b_.experts} * program.hidden * 4);
     }
     std::uint64_t start = 0;
 #pragma unroll 1
-    for (int pass = rehearses ? 0 : 1; pass < 2; ++pass) {
+    for (int pass = rehearses && (plain_ || !hidden) ? 0 : 1; pass < 2; ++pass) {
+      const int rows = pass == 1 ? segment.count : min(segment.count, kRehearsedRows);
       if (pass == 1) {
         start = b_.WaitForPieces(item.segment, segment.tiles + segment.slices);
       } else {
         __syncthreads();
       }
-      MakeLogits(segment, program);
+      MakeLogits(segment, program, rows);
       const float* logits = b_.staged + Scores(b_.args.shape);
-      for (int r = b_.warp; r < segment.count; r += kRouteWarps) {
+      for (int r = b_.warp; r < rows; r += kRouteWarps) {
         if (b_.experts <= 64) {
           DecideRow<2>(segment, program, r, logits + r * b_.experts, pass == 1);
         } else {
@@ -55,7 +61,7 @@ class SegmentDecision {
   }
 
  private:
-  static constexpr int kHeadGroup = 4;  // heads whose scores are held at a time
+  static constexpr int kRehearsedRows = 4;  // by warps that share no scheduler
 
   // Floats before the logits: a tile's sums or the scores of some heads, one after the other.
   __host__ __device__ static std::int64_t Scores(const RouteShape& shape) {
@@ -63,10 +69,28 @@ class SegmentDecision {
     return scores > Block::kStagedValues ? scores : Block::kStagedValues;
   }
 
-  // Into shared memory, [kSegmentRows, E] behind the scores.
-  __device__ void MakeLogits(const RouteSegment& segment, const RouterProgram& program) {
+  // What this thread multiplies of `second` where the hidden layer is small: a share of an expert's
+  // weights, or one head's key of an expert.
+  __device__ __forceinline__ void LoadWeights(const RouterProgram& program) {
+    const auto* second = static_cast<const float*>(program.second);
+    const int thread = static_cast<int>(threadIdx.x);
+    if (program.form == HiddenForm::kHeads) {
+      const int width = program.hidden / program.heads;
+      head_ = thread / b_.experts;
+      const float* key = head_ < program.heads ? second + std::int64_t{thread} * width : nullptr;
+      weights_.LoadRow(key, width);
+      return;
+    }
+    const int expert = thread / kPlainLanes;
+    const float* row =
+        expert < b_.experts ? second + std::int64_t{expert} * program.hidden : nullptr;
+    weights_.LoadShare(row, program.hidden);
+  }
+
+  // Of `rows` rows, into shared memory, [kSegmentRows, E] behind the scores.
+  __device__ void MakeLogits(const RouteSegment& segment, const RouterProgram& program, int rows) {
     float* logits = b_.staged + Scores(b_.args.shape);
-    for (int i = static_cast<int>(threadIdx.x); i < segment.count * b_.experts;
+    for (int i = static_cast<int>(threadIdx.x); i < rows * b_.experts;
          i += kRouteThreads) {
       const std::int64_t row = segment.rows[i / b_.experts];
       float z = 0;
@@ -78,12 +102,16 @@ class SegmentDecision {
     __syncthreads();
     if (program.form == HiddenForm::kModulated) {
       if (b_.experts % 4 == 0) {
-        AddSlices<4>(segment, program, logits);
+        AddSlices<4>(segment, program, rows, logits);
       } else {
-        AddSlices<1>(segment, program, logits);
+        AddSlices<1>(segment, program, rows, logits);
       }
     }
-    if (program.form == HiddenForm::kLogits) {
+    if (plain_ && program.form == HiddenForm::kLogits) {
+      AddLogits(segment, program, rows, logits);
+    } else if (plain_ && program.form == HiddenForm::kHeads) {
+      MixFewHeads(segment, program, rows, logits);
+    } else if (program.form == HiddenForm::kLogits) {
       b_.HiddenTiles(segment, program.second, b_.experts, program.hidden,
                      [&](int, int expert, int r, float sum) {
                        if (program.second_bias != nullptr) {
@@ -100,39 +128,162 @@ class SegmentDecision {
     }
   }
 
-  // Adds the rounded sum over the modulated product's slices, in order; kWidth experts a thread.
+  // Adds the rounded sum over the modulated product's slices; kWidth experts a thread. Eight lanes
+  // share a sum, each every eighth slice in order.
   template <int kWidth>
-  __device__ void AddSlices(const RouteSegment& segment, const RouterProgram& program,
+  __device__ void AddSlices(const RouteSegment& segment, const RouterProgram& program, int rows,
                             float* logits) const {
     using Values = std::conditional_t<kWidth == 4, float4, float>;
-    constexpr int kTogether = kBlocks == 1 ? 32 : 8;
-    const int units = b_.experts / kWidth;
+    constexpr int kTogether = 4, kLanes = 8;
+    const int units = b_.experts / kWidth, own = b_.lane % kLanes;
+    const unsigned lanes = ((1u << kLanes) - 1) << (b_.lane - own);
     const std::int64_t stride = b_.args.shape.max_rows * units;
-    for (int i = static_cast<int>(threadIdx.x); i < segment.count * units; i += kRouteThreads) {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x) / kLanes; i < rows * units;
+         i += kRouteThreads / kLanes) {
       const auto* part = reinterpret_cast<const Values*>(b_.scratch.modulated) +
                          segment.rows[i / units] * std::int64_t{units} + i % units;
       float sums[kWidth] = {};
-      for (int first = 0; first < segment.slices; first += kTogether) {
+#pragma unroll 1
+      for (int first = own; first < segment.slices; first += kLanes * kTogether) {
         Values values[kTogether];
 #pragma unroll
         for (int n = 0; n < kTogether; ++n) {
-          values[n] = first + n < segment.slices ? __ldcg(part + (first + n) * stride) : Values{};
+          const int slice = first + n * kLanes;
+          values[n] = slice < segment.slices ? __ldcg(part + slice * stride) : Values{};
         }
 #pragma unroll
         for (int n = 0; n < kTogether; ++n) {
-          if (first + n >= segment.slices) continue;
-          float own[kWidth];
-          memcpy(own, &values[n], sizeof own);
+          float values_of[kWidth];
+          memcpy(values_of, &values[n], sizeof values_of);
 #pragma unroll
-          for (int v = 0; v < kWidth; ++v) sums[v] += own[v];
+          for (int v = 0; v < kWidth; ++v) sums[v] += values_of[v];
         }
       }
 #pragma unroll
       for (int v = 0; v < kWidth; ++v) {
-        logits[i * kWidth + v] += program.hidden_scale * RoundToBf16OnDevice(sums[v]);
+#pragma unroll
+        for (int step = 1; step < kLanes; step *= 2) {
+          sums[v] += __shfl_xor_sync(lanes, sums[v], step);
+        }
+        if (own == 0) {
+          logits[i * kWidth + v] += program.hidden_scale * RoundToBf16OnDevice(sums[v]);
+        }
       }
     }
     __syncthreads();
+  }
+
+  // Adds second · a + second_bias, by weights_.
+  __device__ void AddLogits(const RouteSegment& segment, const RouterProgram& program, int rows,
+                            float* logits) const {
+    const float* hidden = StageHidden(segment, program, rows);
+    const int expert = static_cast<int>(threadIdx.x) / kPlainLanes;
+    const bool speaks = threadIdx.x % kPlainLanes == 0 && expert < b_.experts;
+    const float bias =
+        speaks && program.second_bias != nullptr ? __ldg(program.second_bias + expert) : 0;
+#pragma unroll 1
+    for (int r = 0; r < rows; ++r) {
+      const float sum = weights_.SumOfShares(hidden + r * kPlainWidth);
+      if (speaks) logits[r * b_.experts + expert] += program.hidden_scale * (sum + bias);
+    }
+    __syncthreads();
+  }
+
+  // [rows, kPlainWidth] in shared memory, behind the logits.
+  __device__ const float* StageHidden(const RouteSegment& segment, const RouterProgram& program,
+                                      int rows) const {
+    float* hidden = b_.staged + Scores(b_.args.shape) + kSegmentRows * b_.experts;
+    b_.StageHidden(segment, rows, program.hidden, hidden);
+    return hidden;
+  }
+
+  // MixHeads of up to kHeadGroup heads over up to 64 experts, by weights_: a thread for each score,
+  // then a warp for each row, all heads at a time.
+  __device__ void MixFewHeads(const RouteSegment& segment, const RouterProgram& program, int rows,
+                              float* logits) const {
+    const float* hidden = StageHidden(segment, program, rows);
+    float* scores = b_.staged;  // [kSegmentRows, kHeadGroup · E]
+    const int width = program.hidden / program.heads, stride = kHeadGroup * b_.experts;
+    if (head_ < program.heads) {
+#pragma unroll 1
+      for (int r = 0; r < rows; ++r) {
+        scores[r * stride + static_cast<int>(threadIdx.x)] =
+            weights_.SumOfRow(hidden + r * kPlainWidth + head_ * width, width);
+      }
+    }
+    __syncthreads();
+#pragma unroll 1
+    for (int r = b_.warp; r < rows; r += kRouteWarps) {
+      MixRow(program, scores + r * stride, logits + r * b_.experts);
+    }
+    __syncwarp();
+  }
+
+  // Adds the log of the mean over heads of softmax(scores [H, E]); a lane has two experts.
+  __device__ __forceinline__ void MixRow(const RouterProgram& program, const float* scores,
+                                         float* logits) const {
+    constexpr int kOwn = kPlainOutputs / 32;
+    float s[kHeadGroup][kOwn], norm[kHeadGroup];
+#pragma unroll
+    for (int head = 0; head < kHeadGroup; ++head) {
+      norm[head] = -INFINITY;  // of all heads the largest score, for now
+#pragma unroll
+      for (int n = 0; n < kOwn; ++n) {
+        const int expert = b_.lane + 32 * n;
+        s[head][n] = head < program.heads && expert < b_.experts
+                         ? scores[head * b_.experts + expert]
+                         : -INFINITY;
+        norm[head] = fmaxf(norm[head], s[head][n]);
+      }
+    }
+#pragma unroll
+    for (int head = 0; head < kHeadGroup; ++head) norm[head] = WarpMax(norm[head]);
+    float sums[kHeadGroup];
+#pragma unroll
+    for (int head = 0; head < kHeadGroup; ++head) {
+      sums[head] = 0;
+#pragma unroll
+      for (int n = 0; n < kOwn; ++n) {
+        // NaN or +infinity makes the sum NaN.
+        if (b_.lane + 32 * n < b_.experts) sums[head] += expf(s[head][n] - norm[head]);
+      }
+    }
+#pragma unroll
+    for (int head = 0; head < kHeadGroup; ++head) {
+      norm[head] += logf(WarpSum(sums[head]));
+    }
+    float highest[kOwn], total[kOwn];
+#pragma unroll
+    for (int n = 0; n < kOwn; ++n) {
+      highest[n] = -INFINITY;
+      total[n] = 0;
+    }
+#pragma unroll
+    for (int head = 0; head < kHeadGroup; ++head) {
+      if (head >= program.heads) break;
+#pragma unroll
+      for (int n = 0; n < kOwn; ++n) {
+        s[head][n] -= norm[head];
+        highest[n] = fmaxf(highest[n], s[head][n]);
+      }
+    }
+#pragma unroll
+    for (int head = 0; head < kHeadGroup; ++head) {
+      if (head >= program.heads) break;
+#pragma unroll
+      for (int n = 0; n < kOwn; ++n) {
+        // NaN stays: fmaxf would drop it, the sum keeps it.
+        total[n] += s[head][n] == -INFINITY ? 0 : expf(s[head][n] - highest[n]);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kOwn; ++n) {
+      if (b_.lane + 32 * n >= b_.experts) continue;
+      logits[b_.lane + 32 * n] +=
+          program.hidden_scale *
+          (highest[n] + logf(total[n]) - logf(static_cast<float>(program.heads)));
+    }
   }
 
   // Adds the log of the mean over heads of their softmaxes to the logits: kHeadGroup heads at a
@@ -286,6 +437,10 @@ class SegmentDecision {
   Block& b_;
   const int k_;
   std::int32_t* const ids_;
+  bool plain_ = false;
+  // Of a small hidden layer.
+  int head_ = 0;
+  PlainWeights<kPlainWidth / 16> weights_;
 };
 
 }  // namespace penstock

@@ -20,11 +20,11 @@ struct RoutedShape {
 inline constexpr int kRoutedVocab = 50;
 
 // Routers of one layer, on the host and on the device. Forms: 0 direct; 1 heads; 2 logits of a
-// hidden layer; 3 direct and heads; 4 table; 5 modulated; 6 to 11 the same with other widths,
-// and with fp32 in place of bf16.
+// hidden layer; 3 direct and heads; 4 table; 5 modulated; 6 to 11 the same with odd widths, and
+// with fp32 in place of bf16; 12 to 17 with small ones.
 class LayerRouters {
  public:
-  static constexpr int kForms = 12;
+  static constexpr int kForms = 18;
 
   explicit LayerRouters(const RoutedShape& shape, unsigned seed = 100)
       : shape_(shape), seed_(seed) {
@@ -63,7 +63,7 @@ class LayerRouters {
   }
 
   void Add(int form) {
-    const bool other = form >= 6;
+    const int set = form / 6;
     RouterProgram host;
     host.element = form == 0 ? Element::kBF16 : Element::kF32;
     RouterProgram device = host;
@@ -73,7 +73,8 @@ class LayerRouters {
       host.direct = Tensor(host, std::int64_t{experts} * d, d, &device.direct);
     }
     if (kind == 1 || kind == 3) {
-      const int heads = other ? 3 : 4, h = other ? 21 : 128;
+      constexpr int kHeads[] = {4, 3, 2}, kWidths[] = {128, 21, 48};
+      const int heads = kHeads[set], h = kWidths[set];
       both(&RouterProgram::form, HiddenForm::kHeads);
       both(&RouterProgram::hidden, h);
       both(&RouterProgram::heads, heads);
@@ -85,10 +86,11 @@ class LayerRouters {
       }
     }
     if (kind == 2 || kind == 5) {
-      const int h = other ? 37 : 256;
+      constexpr int kWidths[] = {256, 37, 40};
+      const int h = kWidths[set];
       both(&RouterProgram::hidden, h);
       both(&RouterProgram::activation,
-           other ? HiddenActivation::kGeluTanh : HiddenActivation::kGeluErf);
+           set == 0 ? HiddenActivation::kGeluErf : HiddenActivation::kGeluTanh);
       both(&RouterProgram::form, kind == 2 ? HiddenForm::kLogits : HiddenForm::kModulated);
       host.first = Tensor(host, std::int64_t{h} * d, d, &device.first);
       if (kind == 2) {
