@@ -21,17 +21,6 @@ struct RouteChoice {
   RouteMeasures measures;
 };
 
-// ln Σ exp over the values of all lanes; NaN when one is NaN or +infinity.
-__device__ __forceinline__ float WarpLogSumExp(const float* values, int count) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  float highest = -INFINITY;
-  for (int i = lane; i < count; i += 32) highest = fmaxf(highest, values[i]);
-  highest = WarpMax(highest);
-  float sum = 0;
-  for (int i = lane; i < count; i += 32) sum += expf(values[i] - highest);
-  return highest + logf(WarpSum(sum));
-}
-
 // Bits that are ordered as the numbers are; −0 as 0.
 __device__ __forceinline__ std::uint32_t OrderedBits(float value) {
   const std::uint32_t bits = __float_as_uint(value + 0.0f);

@@ -196,11 +196,7 @@ class RoutePieces {
       return;
     }
     if (program.first_bias != nullptr) sum += __ldg(program.first_bias + unit);
-    if (program.form == HiddenForm::kHeads) {
-      sum /= sqrtf(static_cast<float>(program.hidden / program.heads));
-    } else {
-      sum = Activate(sum, program.activation);
-    }
+    sum = Activate(sum, program.activation);
     __stcg(b_.scratch.hidden + row * b_.scratch.hidden_stride + unit, sum);
   }
 

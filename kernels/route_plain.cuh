@@ -13,15 +13,10 @@ namespace penstock {
 inline constexpr int kPlainLanes = 4;                             // that share an output
 inline constexpr int kPlainOutputs = kRouteThreads / kPlainLanes;  // of a block
 inline constexpr int kPlainWidth = 256;                           // inputs, at most
-inline constexpr int kHeadGroup = 4;     // heads whose scores are held at a time
-inline constexpr int kPlainHeadWidth = 32;  // dimensions of a head, at most
 
 // Whether a program's products with its hidden layer are made so.
 __device__ __forceinline__ bool FitsPlain(const RouterProgram& program, int experts) {
-  if (experts > kPlainOutputs || program.hidden > kPlainWidth) return false;
-  if (program.form != HiddenForm::kHeads) return program.hidden % 8 == 0;
-  const int width = program.hidden / program.heads;
-  return width % 8 == 0 && width <= kPlainHeadWidth && program.heads <= kHeadGroup;
+  return experts <= kPlainOutputs && program.hidden <= kPlainWidth && program.hidden % 8 == 0;
 }
 
 // 4 · kUnits weights of a thread.
@@ -41,17 +36,6 @@ struct PlainWeights {
     }
   }
 
-  // The first `width` of a row, a multiple of 4 up to kPlainHeadWidth.
-  __device__ __forceinline__ void LoadRow(const float* row, int width) {
-#pragma unroll
-    for (int j = 0; j < kPlainHeadWidth / 4; ++j) {
-      units[j] = make_float4(0, 0, 0, 0);
-      if (row != nullptr && 4 * j < width) {
-        units[j] = __ldg(reinterpret_cast<const float4*>(row + 4 * j));
-      }
-    }
-  }
-
   // Of LoadShare: the sum over x [16 · kUnits] in shared memory, in all lanes that share the
   // output. The warp together.
   __device__ __forceinline__ float SumOfShares(const float* x) const {
@@ -63,17 +47,6 @@ struct PlainWeights {
 #pragma unroll
     for (int step = 1; step < kPlainLanes; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
     return sum;
-  }
-
-  // Of LoadRow: the sum over x [width] in shared memory.
-  __device__ __forceinline__ float SumOfRow(const float* x, int width) const {
-    const auto* from = reinterpret_cast<const float4*>(x);
-    float sums[4] = {};
-#pragma unroll
-    for (int j = 0; j < kPlainHeadWidth / 4; ++j) {
-      if (4 * j < width) Add(units[j], from[j], sums);
-    }
-    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
  private:

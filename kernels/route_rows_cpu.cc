@@ -71,17 +71,7 @@ std::vector<float> Logits(const RouterProgram& program, const std::vector<float>
       from_hidden[e] += program.second_bias[e];
     }
   } else if (program.form == HiddenForm::kHeads) {
-    const std::int64_t width = h / program.heads;
-    std::vector<float> scores;
-    for (std::int64_t head = 0; head < program.heads; ++head) {
-      std::vector<float> q(a.begin() + head * width, a.begin() + (head + 1) * width);
-      for (float& value : q) value /= std::sqrt(static_cast<float>(width));
-      const auto* keys = static_cast<const char*>(program.second) +
-                         head * experts * width * static_cast<std::int64_t>(sizeof(float));
-      const std::vector<float> one = product(keys, experts, q.data(), width);
-      scores.insert(scores.end(), one.begin(), one.end());
-    }
-    HeadMixtureCpu({.scores = scores.data(),
+    HeadMixtureCpu({.scores = a.data(),
                     .rows = 1,
                     .heads = program.heads,
                     .experts = experts,

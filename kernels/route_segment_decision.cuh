@@ -22,7 +22,7 @@ class SegmentDecision {
 
   // Floats of shared memory.
   static std::int64_t Shared(const RouteShape& shape) {
-    return Scores(shape) + kSegmentRows * (shape.experts + kPlainWidth);
+    return Block::kStagedValues + kSegmentRows * (shape.experts + kPlainWidth);
   }
 
   // rehearses: the block has nothing else to do until its pieces are there. So it goes through the
@@ -31,7 +31,7 @@ class SegmentDecision {
   // the pieces do.
   __device__ std::uint64_t Decide(const RouteItem& item, const RouteSegment& segment,
                                   const RouterProgram& program, bool rehearses) {
-    const bool hidden = program.form == HiddenForm::kLogits || program.form == HiddenForm::kHeads;
+    const bool hidden = program.form == HiddenForm::kLogits;
     plain_ = FitsPlain(program, b_.experts);
     if (hidden && plain_) {
       LoadWeights(program);
@@ -48,7 +48,7 @@ class SegmentDecision {
         __syncthreads();
       }
       MakeLogits(segment, program, rows);
-      const float* logits = b_.staged + Scores(b_.args.shape);
+      const float* logits = b_.staged + Block::kStagedValues;
       for (int r = b_.warp; r < rows; r += kRouteWarps) {
         if (b_.experts <= 64) {
           DecideRow<2>(segment, program, r, logits + r * b_.experts, pass == 1);
@@ -63,33 +63,19 @@ class SegmentDecision {
  private:
   static constexpr int kRehearsedRows = 4;  // by warps that share no scheduler
 
-  // Floats before the logits: a tile's sums or the scores of some heads, one after the other.
-  __host__ __device__ static std::int64_t Scores(const RouteShape& shape) {
-    const std::int64_t scores = kSegmentRows * kHeadGroup * shape.experts;
-    return scores > Block::kStagedValues ? scores : Block::kStagedValues;
-  }
-
   // What this thread multiplies of `second` where the hidden layer is small: a share of an expert's
-  // weights, or one head's key of an expert.
+  // weights.
   __device__ __forceinline__ void LoadWeights(const RouterProgram& program) {
-    const auto* second = static_cast<const float*>(program.second);
-    const int thread = static_cast<int>(threadIdx.x);
-    if (program.form == HiddenForm::kHeads) {
-      const int width = program.hidden / program.heads;
-      head_ = thread / b_.experts;
-      const float* key = head_ < program.heads ? second + std::int64_t{thread} * width : nullptr;
-      weights_.LoadRow(key, width);
-      return;
-    }
-    const int expert = thread / kPlainLanes;
-    const float* row =
-        expert < b_.experts ? second + std::int64_t{expert} * program.hidden : nullptr;
+    const int expert = static_cast<int>(threadIdx.x) / kPlainLanes;
+    const float* row = expert < b_.experts ? static_cast<const float*>(program.second) +
+                                                 std::int64_t{expert} * program.hidden
+                                           : nullptr;
     weights_.LoadShare(row, program.hidden);
   }
 
-  // Of `rows` rows, into shared memory, [kSegmentRows, E] behind the scores.
+  // Of `rows` rows, into shared memory, [kSegmentRows, E] behind the staged sums.
   __device__ void MakeLogits(const RouteSegment& segment, const RouterProgram& program, int rows) {
-    float* logits = b_.staged + Scores(b_.args.shape);
+    float* logits = b_.staged + Block::kStagedValues;
     for (int i = static_cast<int>(threadIdx.x); i < rows * b_.experts;
          i += kRouteThreads) {
       const std::int64_t row = segment.rows[i / b_.experts];
@@ -109,8 +95,6 @@ class SegmentDecision {
     }
     if (plain_ && program.form == HiddenForm::kLogits) {
       AddLogits(segment, program, rows, logits);
-    } else if (plain_ && program.form == HiddenForm::kHeads) {
-      MixFewHeads(segment, program, rows, logits);
     } else if (program.form == HiddenForm::kLogits) {
       b_.HiddenTiles(segment, program.second, b_.experts, program.hidden,
                      [&](int, int expert, int r, float sum) {
@@ -121,9 +105,9 @@ class SegmentDecision {
                      });
     } else if (program.form == HiddenForm::kHeads) {
       if (b_.experts <= 64) {
-        MixHeads<2>(segment, program, logits);
+        MixHeads<2>(segment, program, rows, logits);
       } else {
-        MixHeads<8>(segment, program, logits);
+        MixHeads<8>(segment, program, rows, logits);
       }
     }
   }
@@ -193,195 +177,98 @@ class SegmentDecision {
   // [rows, kPlainWidth] in shared memory, behind the logits.
   __device__ const float* StageHidden(const RouteSegment& segment, const RouterProgram& program,
                                       int rows) const {
-    float* hidden = b_.staged + Scores(b_.args.shape) + kSegmentRows * b_.experts;
+    float* hidden = b_.staged + Block::kStagedValues + kSegmentRows * b_.experts;
     b_.StageHidden(segment, rows, program.hidden, hidden);
     return hidden;
   }
 
-  // MixHeads of up to kHeadGroup heads over up to 64 experts, by weights_: a thread for each score,
-  // then a warp for each row, all heads at a time.
-  __device__ void MixFewHeads(const RouteSegment& segment, const RouterProgram& program, int rows,
-                              float* logits) const {
-    const float* hidden = StageHidden(segment, program, rows);
-    float* scores = b_.staged;  // [kSegmentRows, kHeadGroup · E]
-    const int width = program.hidden / program.heads, stride = kHeadGroup * b_.experts;
-    if (head_ < program.heads) {
-#pragma unroll 1
-      for (int r = 0; r < rows; ++r) {
-        scores[r * stride + static_cast<int>(threadIdx.x)] =
-            weights_.SumOfRow(hidden + r * kPlainWidth + head_ * width, width);
-      }
-    }
-    __syncthreads();
+  // Adds the log of the mean over heads of their softmaxes to the logits: a warp for each row,
+  // kHeadGroup heads at a time, a lane experts lane, lane + 32, …
+  template <int kPerLane>
+  __device__ void MixHeads(const RouteSegment& segment, const RouterProgram& program, int rows,
+                           float* logits) const {
+    const float log_heads = logf(static_cast<float>(program.heads));
 #pragma unroll 1
     for (int r = b_.warp; r < rows; r += kRouteWarps) {
-      MixRow(program, scores + r * stride, logits + r * b_.experts);
+      const float* scores = b_.scratch.hidden + segment.rows[r] * b_.scratch.hidden_stride;
+      float highest[kPerLane], total[kPerLane];
+#pragma unroll
+      for (int n = 0; n < kPerLane; ++n) {
+        highest[n] = -INFINITY;
+        total[n] = 0;
+      }
+#pragma unroll 1
+      for (int first = 0; first < program.heads; first += kHeadGroup) {
+        float s[kHeadGroup][kPerLane];
+        LoadScores(scores + first * b_.experts, program.heads - first, s);
+        LogSoftmax(s);
+#pragma unroll
+        for (int head = 0; head < kHeadGroup; ++head) {
+          if (first + head >= program.heads) break;
+#pragma unroll
+          for (int n = 0; n < kPerLane; ++n) {
+            // NaN stays: fmaxf would drop it, the sum keeps it.
+            const float next = fmaxf(highest[n], s[head][n]);
+            const float old = highest[n] == -INFINITY ? 0 : total[n] * expf(highest[n] - next);
+            total[n] = old + (s[head][n] == -INFINITY ? 0 : expf(s[head][n] - next));
+            highest[n] = next;
+          }
+        }
+      }
+#pragma unroll
+      for (int n = 0; n < kPerLane; ++n) {
+        const int expert = b_.lane + 32 * n;
+        if (expert >= b_.experts) continue;
+        logits[r * b_.experts + expert] +=
+            program.hidden_scale * (highest[n] + logf(total[n]) - log_heads);
+      }
     }
     __syncwarp();
   }
 
-  // Adds the log of the mean over heads of softmax(scores [H, E]); a lane has two experts.
-  __device__ __forceinline__ void MixRow(const RouterProgram& program, const float* scores,
-                                         float* logits) const {
-    constexpr int kOwn = kPlainOutputs / 32;
-    float s[kHeadGroup][kOwn], norm[kHeadGroup];
+  static constexpr int kHeadGroup = 4;
+
+  // −infinity where there is no head or no expert.
+  template <int kPerLane>
+  __device__ __forceinline__ void LoadScores(const float* from, int heads,
+                                             float (&s)[kHeadGroup][kPerLane]) const {
 #pragma unroll
     for (int head = 0; head < kHeadGroup; ++head) {
-      norm[head] = -INFINITY;  // of all heads the largest score, for now
 #pragma unroll
-      for (int n = 0; n < kOwn; ++n) {
+      for (int n = 0; n < kPerLane; ++n) {
         const int expert = b_.lane + 32 * n;
-        s[head][n] = head < program.heads && expert < b_.experts
-                         ? scores[head * b_.experts + expert]
-                         : -INFINITY;
-        norm[head] = fmaxf(norm[head], s[head][n]);
+        s[head][n] = head < heads && expert < b_.experts ? __ldcg(from + head * b_.experts + expert)
+                                                         : -INFINITY;
       }
+    }
+  }
+
+  // Of each head over the warp. A NaN or +infinity makes all of its head NaN.
+  template <int kPerLane>
+  __device__ __forceinline__ void LogSoftmax(float (&s)[kHeadGroup][kPerLane]) const {
+    float norm[kHeadGroup], sums[kHeadGroup];
+#pragma unroll
+    for (int head = 0; head < kHeadGroup; ++head) {
+      norm[head] = -INFINITY;
+#pragma unroll
+      for (int n = 0; n < kPerLane; ++n) norm[head] = fmaxf(norm[head], s[head][n]);
     }
 #pragma unroll
     for (int head = 0; head < kHeadGroup; ++head) norm[head] = WarpMax(norm[head]);
-    float sums[kHeadGroup];
 #pragma unroll
     for (int head = 0; head < kHeadGroup; ++head) {
       sums[head] = 0;
 #pragma unroll
-      for (int n = 0; n < kOwn; ++n) {
-        // NaN or +infinity makes the sum NaN.
+      for (int n = 0; n < kPerLane; ++n) {
         if (b_.lane + 32 * n < b_.experts) sums[head] += expf(s[head][n] - norm[head]);
       }
     }
 #pragma unroll
-    for (int head = 0; head < kHeadGroup; ++head) {
-      norm[head] += logf(WarpSum(sums[head]));
-    }
-    float highest[kOwn], total[kOwn];
-#pragma unroll
-    for (int n = 0; n < kOwn; ++n) {
-      highest[n] = -INFINITY;
-      total[n] = 0;
-    }
+    for (int head = 0; head < kHeadGroup; ++head) norm[head] += logf(WarpSum(sums[head]));
 #pragma unroll
     for (int head = 0; head < kHeadGroup; ++head) {
-      if (head >= program.heads) break;
 #pragma unroll
-      for (int n = 0; n < kOwn; ++n) {
-        s[head][n] -= norm[head];
-        highest[n] = fmaxf(highest[n], s[head][n]);
-      }
-    }
-#pragma unroll
-    for (int head = 0; head < kHeadGroup; ++head) {
-      if (head >= program.heads) break;
-#pragma unroll
-      for (int n = 0; n < kOwn; ++n) {
-        // NaN stays: fmaxf would drop it, the sum keeps it.
-        total[n] += s[head][n] == -INFINITY ? 0 : expf(s[head][n] - highest[n]);
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < kOwn; ++n) {
-      if (b_.lane + 32 * n >= b_.experts) continue;
-      logits[b_.lane + 32 * n] +=
-          program.hidden_scale *
-          (highest[n] + logf(total[n]) - logf(static_cast<float>(program.heads)));
-    }
-  }
-
-  // Adds the log of the mean over heads of their softmaxes to the logits: kHeadGroup heads at a
-  // time, a warp for each row.
-  template <int kPerLane>
-  __device__ void MixHeads(const RouteSegment& segment, const RouterProgram& program,
-                           float* logits) {
-    float* scores = b_.staged;  // [kSegmentRows, kHeadGroup · E]
-    constexpr int kOwnRows = kSegmentRows / kRouteWarps;
-    float highest[kOwnRows][kPerLane], sums[kOwnRows][kPerLane];
-#pragma unroll
-    for (int own = 0; own < kOwnRows; ++own) {
-#pragma unroll
-      for (int n = 0; n < kPerLane; ++n) {
-        highest[own][n] = -INFINITY;
-        sums[own][n] = 0;
-      }
-    }
-    for (int first = 0; first < program.heads; first += kHeadGroup) {
-      const int heads = min(kHeadGroup, program.heads - first);
-      ScoreHeads(segment, program, first, heads, scores);
-      __syncthreads();
-#pragma unroll
-      for (int own = 0; own < kOwnRows; ++own) {
-        const int r = b_.warp + own * kRouteWarps;
-        for (int head = 0; head < heads && r < segment.count; ++head) {
-          const float* row = scores + (r * kHeadGroup + head) * b_.experts;
-          const float norm = WarpLogSumExp(row, b_.experts);
-#pragma unroll
-          for (int n = 0; n < kPerLane; ++n) {
-            if (b_.lane + 32 * n >= b_.experts) continue;
-            const float score = row[b_.lane + 32 * n] - norm;
-            // NaN stays: fmaxf would drop it, the sum keeps it.
-            const float next = fmaxf(highest[own][n], score);
-            const float old =
-                highest[own][n] == -INFINITY ? 0 : sums[own][n] * expf(highest[own][n] - next);
-            sums[own][n] = old + (score == -INFINITY ? 0 : expf(score - next));
-            highest[own][n] = next;
-          }
-        }
-      }
-      __syncthreads();
-    }
-#pragma unroll
-    for (int own = 0; own < kOwnRows; ++own) {
-      const int r = b_.warp + own * kRouteWarps;
-#pragma unroll
-      for (int n = 0; n < kPerLane; ++n) {
-        if (b_.lane + 32 * n >= b_.experts || r >= segment.count) continue;
-        logits[r * b_.experts + b_.lane + 32 * n] +=
-            program.hidden_scale *
-            (highest[own][n] + logf(sums[own][n]) - logf(static_cast<float>(program.heads)));
-      }
-    }
-    __syncwarp();
-  }
-
-  // scores [kSegmentRows, kHeadGroup, E] of some heads: a warp for each tile of a head's experts.
-  __device__ void ScoreHeads(const RouteSegment& segment, const RouterProgram& program, int first,
-                             int heads, float* scores) {
-    const int width = program.hidden / program.heads;
-    if (width % 8 != 0) {
-      for (int i = static_cast<int>(threadIdx.x); i < heads * b_.experts * segment.count;
-           i += kRouteThreads) {
-        const int r = i / (heads * b_.experts), at = i % (heads * b_.experts);
-        scores[r * kHeadGroup * b_.experts + at] =
-            SlowProduct(program.second, (std::int64_t{first} * b_.experts + at) * width,
-                        b_.scratch.hidden + segment.rows[r] * b_.scratch.hidden_stride +
-                            (first + at / b_.experts) * width,
-                        width);
-      }
-      return;
-    }
-    const int tiles = (b_.experts + kProductRows - 1) / kProductRows;
-    for (int pair = b_.warp; pair < heads * tiles; pair += kRouteWarps) {
-      const int head = pair / tiles, begin = pair % tiles * kProductRows;
-      const std::int64_t keys = std::int64_t{first + head} * b_.experts;
-      const int expert = begin + b_.lane / 4;
-      const void* const rows[2] = {
-          Block::template RowOf<Element::kF32>(program.second, keys + min(expert, b_.experts - 1),
-                                               width),
-          Block::template RowOf<Element::kF32>(program.second,
-                                               keys + min(expert + 8, b_.experts - 1), width)};
-      const float* x[kRowTiles];
-#pragma unroll
-      for (int tile = 0; tile < kRowTiles; ++tile) {
-        x[tile] = b_.HiddenRow(segment, tile, (first + head) * width);
-      }
-      TileSum<Element::kF32, Element::kF32> sum;
-      TileProduct<kBlocks>(
-          rows, 0, (width + kProductBlock - 1) / kProductBlock, width,
-          [&](int tile, int at) { return LoadEight<Element::kF32, true>(x[tile], at, width); },
-          [] {}, sum);
-      sum.Each([&](int output, int r, float score) {
-        if (begin + output < b_.experts && r < segment.count) {
-          scores[(r * kHeadGroup + head) * b_.experts + begin + output] = score;
-        }
-      });
+      for (int n = 0; n < kPerLane; ++n) s[head][n] -= norm[head];
     }
   }
 
@@ -439,7 +326,6 @@ class SegmentDecision {
   std::int32_t* const ids_;
   bool plain_ = false;
   // Of a small hidden layer.
-  int head_ = 0;
   PlainWeights<kPlainWidth / 16> weights_;
 };
 

@@ -14,7 +14,7 @@ namespace penstock {
 enum class HiddenForm : std::int32_t {
   kNone,       // no hidden layer
   kLogits,     // second [E, h] · act(a) + second_bias
-  kHeads,      // log of the mean over heads of softmax(second [H, E, h/H] · a_head / √(h/H))
+  kHeads,      // log of the mean over heads of softmax(a as [H, E]), h = H · E
   kModulated,  // M(third [E, d] · (x ⊙ (1 + second [d, h] · act(a))))
   kTable,      // no logits: the token's experts
 };
@@ -29,7 +29,7 @@ struct RouterProgram {
   // Of `direct`: fp32, or bf16 where nothing but `direct` is there. The others are fp32.
   Element element = Element::kF32;
   std::int32_t hidden = 0;  // h
-  std::int32_t heads = 1;   // H, divides h
+  std::int32_t heads = 1;   // H
   std::int32_t vocab = 0;   // rows of `table`
 
   const void* direct = nullptr;  // [E, d]

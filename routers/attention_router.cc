@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "routers/head_scores.h"
 #include "routers/kind_rules.h"
 #include "routers/logit_routing.h"
 #include "routers/row_functions.h"
@@ -16,7 +17,8 @@ class AttentionRouter final : public LogitRouter {
                   const RouterOptions& options)
       : LogitRouter(std::move(spec)),
         query_(Prepared(layers, "W_q", options)),
-        keys_(Prepared(layers, "K", options)) {}
+        keys_(Prepared(layers, "K", options)),
+        scores_(query_, keys_) {}
 
   at::Tensor Logits(int layer, const at::Tensor& hidden) const override {
     return QueryKeyLogits(hidden.to(at::kFloat), query_[layer], keys_[layer]);
@@ -26,16 +28,16 @@ class AttentionRouter final : public LogitRouter {
     const at::Tensor& keys = keys_[layer];
     RouterProgram program;
     program.form = HiddenForm::kHeads;
-    program.hidden = static_cast<std::int32_t>(query_[layer].size(0));
+    program.hidden = static_cast<std::int32_t>(keys.size(0) * keys.size(1));
     program.heads = static_cast<std::int32_t>(keys.size(0));
-    program.first = query_[layer].const_data_ptr();
-    program.second = keys.const_data_ptr();
+    program.first = scores_.Of(layer);
     return program;
   }
 
  private:
   std::vector<at::Tensor> query_;  // [a, d] per layer
   std::vector<at::Tensor> keys_;   // [H, E, a/H] per layer
+  HeadScores scores_;
 };
 
 RouterKind Kind() {

@@ -5,6 +5,7 @@
 #include "ATen/TensorOperators.h"
 #include "ATen/core/grad_mode.h"
 #include "ATen/ops/sigmoid.h"
+#include "routers/head_scores.h"
 #include "routers/kind_rules.h"
 #include "routers/linear_rows.h"
 #include "routers/logit_routing.h"
@@ -22,6 +23,7 @@ class HybridRouter final : public LogitRouter {
         w_(Prepared(layers, "W", options)),
         query_(Prepared(layers, "W_q", options)),
         keys_(Prepared(layers, "K", options)),
+        scores_(query_, keys_),
         mix_(Prepared(layers, "mix", options)),
         scale_(Prepared(layers, "s", options)) {
     // A program has its scalars on the host.
@@ -45,21 +47,21 @@ class HybridRouter final : public LogitRouter {
     const at::Tensor& keys = keys_[layer];
     RouterProgram program;
     program.form = HiddenForm::kHeads;
-    program.hidden = static_cast<std::int32_t>(query_[layer].size(0));
+    program.hidden = static_cast<std::int32_t>(keys.size(0) * keys.size(1));
     program.heads = static_cast<std::int32_t>(keys.size(0));
     program.direct = w_[layer].const_data_ptr();
     program.direct_scale = gate_share_[layer];
     program.hidden_scale = heads_share_[layer];
-    program.first = query_[layer].const_data_ptr();
-    program.second = keys.const_data_ptr();
+    program.first = scores_.Of(layer);
     return program;
   }
 
  private:
   at::ScalarType dtype_;
-  std::vector<at::Tensor> w_;       // [E, d] per layer
-  std::vector<at::Tensor> query_;   // [a, d]
-  std::vector<at::Tensor> keys_;    // [H, E, a/H]
+  std::vector<at::Tensor> w_;      // [E, d] per layer
+  std::vector<at::Tensor> query_;  // [a, d]
+  std::vector<at::Tensor> keys_;   // [H, E, a/H]
+  HeadScores scores_;
   std::vector<at::Tensor> mix_;     // [1]
   std::vector<at::Tensor> scale_;   // [1]
   std::vector<float> gate_share_;   // per layer: α

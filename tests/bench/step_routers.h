@@ -31,10 +31,9 @@ class StepRouters {
       gates.direct = Halves(experts * d, d);
       RouterProgram heads;
       heads.form = HiddenForm::kHeads;
-      heads.hidden = kAttentionWidth;
+      heads.hidden = static_cast<std::int32_t>(kHeads * experts);
       heads.heads = kHeads;
-      heads.first = Floats(kAttentionWidth * d, d);
-      heads.second = Floats(experts * kAttentionWidth, kAttentionWidth / kHeads);
+      heads.first = Floats(kHeads * experts * d, d);
       RouterProgram both = heads;
       both.direct = Floats(experts * d, d);
       both.direct_scale = both.hidden_scale = 0.5f;
@@ -64,7 +63,7 @@ class StepRouters {
   }
 
  private:
-  static constexpr int kAttentionWidth = 128, kHeads = 4, kHiddenWidth = 256;
+  static constexpr int kHeads = 4, kHiddenWidth = 256;
 
   const void* Upload(const void* values, std::size_t bytes) {
     absl::StatusOr<DeviceBuffer> buffer =

@@ -73,13 +73,12 @@ class LayerRouters {
       host.direct = Tensor(host, std::int64_t{experts} * d, d, &device.direct);
     }
     if (kind == 1 || kind == 3) {
-      constexpr int kHeads[] = {4, 3, 2}, kWidths[] = {128, 21, 48};
-      const int heads = kHeads[set], h = kWidths[set];
+      constexpr int kHeads[] = {4, 3, 5};
+      const int heads = kHeads[set], h = heads * experts;
       both(&RouterProgram::form, HiddenForm::kHeads);
       both(&RouterProgram::hidden, h);
       both(&RouterProgram::heads, heads);
       host.first = Tensor(host, std::int64_t{h} * d, d / 9.0, &device.first);
-      host.second = Tensor(host, std::int64_t{experts} * h, 1, &device.second);
       if (kind == 3) {
         both(&RouterProgram::direct_scale, 0.3f);
         both(&RouterProgram::hidden_scale, 0.9f);
