@@ -48,6 +48,12 @@ void LaunchStreaming(Params params, const TileMap& map, CudaStream stream) {
         params.fixed_first = std::min(fixed, MultiprocessorCount());
     }
   }
+  // Where nearly all experts get rows (of 60 by 64 rows of 4: 59).
+  constexpr int kGuessedBytes = 192 * 1024, kRowsOfExpert = 4;  // of one CTA
+  params.guesses = kProduct == Product::kGateUp && params.fixed_every == 1 &&
+                           params.rows * params.k >= kRowsOfExpert * params.experts
+                       ? kGuessedBytes / Shape::kWeightSlotBytes
+                       : 0;
   // Tokens come from L2 and need less in flight than weights do.
   constexpr int kWeights = Shape::kWeightSlotBytes, kTokens = Shape::kTokenSlotBytes;
   const int header = HeaderBytes<Shape>(params.job_capacity);

@@ -157,6 +157,7 @@ class Kernel {
     constexpr Tile kEnd = {.matrix = -1, .group = 0, .first = 0, .count = 0};
     if constexpr (IsDense(kProduct)) return kEnd;
     if (!*jobs_known) {
+      if constexpr (kProduct == Product::kGateUp && Shape::kBesideOthers) Guess(index - fixed);
       WaitBarrier(&shared_.jobs_ready, 0);
       *jobs_known = true;
     }
@@ -172,6 +173,27 @@ class Kernel {
             .group = listed % p_.row_groups,
             .first = jobs_[job].first,
             .count = jobs_[job].count};
+  }
+
+  // Memory has nothing to do until the lists are there. If every expert has one job, listed tile
+  // `nth` is of expert nth / row_groups: brought to L2 at about the pace of memory, whoever gets it
+  // in the end.
+  __device__ __forceinline__ void Guess(int nth) const {
+    constexpr long long kCycles = Shape::kWeightSlotBytes / 11;  // a 132nd of 2.5 TB/s at 1.8 GHz
+    const int expert = nth / p_.row_groups, group = nth % p_.row_groups;
+    if (expert >= p_.experts) return;
+    const int stages = min(p_.guesses, (p_.n + kColumns - 1) / kColumns);
+    for (int stage = 0; stage < stages; ++stage) {
+      const long long begin = clock64();
+#pragma unroll
+      for (int box = 0; box < kRows / 64 * kPanels; ++box) {
+        PrefetchGatedBox(map_, stage * kColumns + box % kPanels * kPanelColumns,
+                         group * (kRows / 16) + box / kPanels * 4, expert);
+      }
+      do {
+        if (BarrierPassed(&shared_.jobs_ready, 0)) return;
+      } while (clock64() - begin < kCycles);
+    }
   }
 
   // The columns of a tile: [first, end).

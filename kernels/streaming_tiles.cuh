@@ -36,6 +36,7 @@ struct Params {
   int job_capacity;
   // Of shapes that are kBesideOthers:
   int paced;  // stages of weights on their way at once, as long as earlier kernels are at work
+  int guesses;  // gate·up: stages brought to L2 of a tile that the lists will probably name
   // Gate·up: null, or where rows of x are counted: tiles that need no list begin when it stands at
   // `rows`, whether or not the kernels before have ended. Down leaves it at zero.
   std::int32_t* x_ready;

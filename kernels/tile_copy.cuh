@@ -76,4 +76,12 @@ __device__ __forceinline__ void LoadGatedBox(std::uint32_t to, const TileMap* ma
       : "memory");
 }
 
+// Brings the same box to L2.
+__device__ __forceinline__ void PrefetchGatedBox(const TileMap* map, int column, int octet,
+                                                 int matrix) {
+  asm volatile("cp.async.bulk.prefetch.tensor.5d.L2.global.tile [%0, {%1, %2, %2, %3, %4}];" ::"l"(map),
+               "r"(column), "r"(0), "r"(octet), "r"(matrix)
+               : "memory");
+}
+
 }  // namespace penstock
