@@ -7,9 +7,9 @@
 
 namespace penstock {
 
-// A piece of prefill: rows of one sequence.
-struct PrefillTile {
-  std::int32_t first_row, num_rows;
+// A piece of prefill: rows of one sequence, and the position of the first.
+struct alignas(16) PrefillTile {
+  std::int32_t first_row, num_rows, position, sequence;
 };
 
 struct AttentionPlanLayout {
@@ -24,7 +24,7 @@ struct AttentionPlanLayout {
         prefill_tiles(decode_rows + 1),
         decode_splits(decode_rows + 2),
         split_starts(decode_rows + 4),
-        tiles(reinterpret_cast<PrefillTile*>(split_starts + (plan.max_rows + 2) / 2 * 2)) {}
+        tiles(reinterpret_cast<PrefillTile*>(split_starts + (plan.max_rows + 4) / 4 * 4)) {}
 };
 
 }  // namespace penstock

@@ -19,7 +19,7 @@ namespace penstock {
 // Positions that one partial result of the decode kernel covers.
 inline constexpr std::int64_t kSplitPositions = 64;
 // Rows of one sequence that one piece of the prefill kernel takes.
-inline constexpr std::int64_t kPrefillTileRows = 64;
+inline constexpr std::int64_t kPrefillTileRows = 128;
 
 // What PlanAttention finds. Device memory of AttentionPlanBytes, owned by the caller.
 struct AttentionPlan {

@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads) PlanAttention(PlanAttentionArgs args
              (position + count) % kPrefillTileRows != 0) {
         ++count;
       }
-      plan.tiles[tile] = {row, count};
+      plan.tiles[tile] = {row, count, position, rows.sequences[row]};
     }
     tiles += total;
   }

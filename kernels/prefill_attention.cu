@@ -1,257 +1,398 @@
 // Prefill attention: tiles of 64 rows of one sequence against tiles of 64 positions of its cache,
-// on tensor cores, in the manner of FlashAttention-2 (Dao, arXiv 2307.08691). Tiles of rows and of
-// positions begin at multiples of 64, so only the last tile of positions needs the causal mask, and
-// a row's arithmetic depends on its position alone.
+// in the manner of FlashAttention-3 (Shah et al., arXiv 2407.08608). Tiles of rows and of positions
+// begin at multiples of 64, so only the last tile of positions needs the causal mask, and a row's
+// arithmetic depends on its position alone.
+//
+// A block's warps: two warpgroups with a tile of rows each, of the same head and sequence; four
+// warps that bring queries, keys and values for both, ahead of them.
 #include "kernels/attention_plan.cuh"
-#include "kernels/bulk_copy.cuh"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/matrix_fragments.cuh"
 #include "kernels/row_vectors.cuh"
+#include "kernels/tile_copy.cuh"
+#include "kernels/wgmma.cuh"
 
 namespace penstock {
 namespace {
 
-constexpr int kWarps = 4;
-constexpr int kThreads = kWarps * 32;
-constexpr int kTileRows = static_cast<int>(kPrefillTileRows);  // 16 a warp
+constexpr int kTileRows = 64;
 constexpr int kTilePositions = 64;
-constexpr int kBlocksPerMultiprocessor = 2;
+constexpr int kWarpgroups = 2;
+constexpr int kItemRows = kWarpgroups * kTileRows;
+static_assert(kItemRows == kPrefillTileRows && kTileRows == kTilePositions);
+constexpr int kThreads = (kWarpgroups + 1) * 128;
+constexpr int kStages = 4, kQueryStages = 2;
+constexpr int kBlockTokens = 16;  // KvBlocks::block_tokens
+constexpr int kTileBlocks = kTilePositions / kBlockTokens;
 constexpr float kLog2E = 1.44269504088896340736f;
-static_assert(kTileRows == kWarps * 16 && kTileRows == kTilePositions);
 
-// A tile of 64 rows of a head in shared memory. Its 16-byte chunks are permuted within each row, so
-// that eight neighbouring rows' chunks stand in different banks.
-template <int kHeadDim>
-struct SharedTile {
-  static constexpr int kChunks = kHeadDim / 8;
-  static constexpr int kBytes = kTilePositions * kHeadDim * 2;
-  static __device__ __forceinline__ std::uint32_t At(std::uint32_t tile, int row, int chunk) {
-    return tile + (row * kChunks + (chunk ^ (row & 7))) * 16;
+struct Shared {
+  std::uint64_t full[kStages], empty[kStages];
+  std::uint64_t queries_full[kQueryStages], queries_empty[kQueryStages];
+};
+
+// A place in a ring, and the parity of the round.
+template <int kSlots>
+struct Cursor {
+  int slot = 0;
+  int parity = 0;
+  __device__ __forceinline__ void Next() {
+    if (++slot == kSlots) {
+      slot = 0;
+      parity ^= 1;
+    }
   }
 };
 
+// What a block does at a time: one head of up to kItemRows rows of a sequence. `base` is the
+// position of the first row of the first tile, which the step may not have.
+struct Item {
+  int first_row, sequence, head, base, first_position, last_position;
+  __device__ __forceinline__ int Tiles() const { return last_position / kTilePositions + 1; }
+};
+
+__device__ __forceinline__ float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+// Rows of 128 bytes, their 16-byte units swizzled as the matrix units read them; panels of 64
+// columns one after the other.
+template <int kRows>
+__device__ __forceinline__ std::uint32_t UnitAt(int row, int unit) {
+  return unit / 8 * (kRows * 128) + row * 128 + (unit ^ row) % 8 * 16;
+}
+
 template <int kHeadDim>
-class TileAttention {
-  using Tile = SharedTile<kHeadDim>;
-  static constexpr int kSteps = kHeadDim / 16;
-  static constexpr int kColumns = kTilePositions / 8, kDimensions = kHeadDim / 8;
+class PrefillBlock {
+  static constexpr int kUnits = kHeadDim / 8;
+  static constexpr int kTileBytes = kTilePositions * kHeadDim * 2;  // of keys, or of values
+  static constexpr int kQueryBytes = kItemRows * kHeadDim * 2;
+  static constexpr int kDimensions = kHeadDim / 8;
+  using Scores = float[kTilePositions / 2];
+  using Weights = std::uint32_t[kTilePositions / 16][4];
+  using Sums = float[kHeadDim / 2];
 
  public:
-  static constexpr int kSharedBytes = 5 * Tile::kBytes;  // queries; keys and values, twice
+  static constexpr int kSharedBytes =
+      kQueryStages * kQueryBytes + kStages * 2 * kTileBytes + static_cast<int>(sizeof(Shared));
 
-  __device__ TileAttention(const DeviceAttentionArgs& args, PrefillTile tile, int head,
-                           std::uint32_t shared)
-      : args_(args), tile_(tile), head_(head), shared_(shared) {
-    const StepRows& rows = args.rows;
-    first_position_ = rows.positions[tile.first_row];
-    last_position_ = first_position_ + tile.num_rows - 1;
-    table_ = rows.block_tables + rows.sequences[tile.first_row] * rows.max_blocks;
-    kv_head_ = head / (args.heads / args.kv.kv_heads);
-  }
+  __device__ PrefillBlock(const DeviceAttentionArgs& args, unsigned char* memory)
+      : args_(args),
+        plan_(args.plan),
+        queries_(SharedAddress(memory)),
+        ring_(queries_ + kQueryStages * kQueryBytes),
+        shared_(*reinterpret_cast<Shared*>(memory + kQueryStages * kQueryBytes +
+                                           kStages * 2 * kTileBytes)),
+        heads_(static_cast<int>(args.heads)),
+        items_(*plan_.prefill_tiles * heads_) {}
 
   __device__ void Run() {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int warp_row = static_cast<int>(threadIdx.x) / 32 * 16;
-    LoadQueries();
-    const int tiles = last_position_ / kTilePositions + 1;
-    LoadPositions(0, 0);
-    CommitCopies();
-    std::uint32_t q[kSteps][4];
-    float sums[kDimensions][4] = {};
-    float maximum[2] = {-INFINITY, -INFINITY}, total[2] = {};
-    for (int tile = 0; tile < tiles; ++tile) {
-      if (tile + 1 < tiles) LoadPositions(tile + 1, (tile + 1) % 2);
-      CommitCopies();
-      WaitForCopies<1>();
-      __syncthreads();
-      if (tile == 0) {
-#pragma unroll
-        for (int step = 0; step < kSteps; ++step) {
-          LoadMatrices(q[step], Tile::At(shared_, warp_row + lane % 16, 2 * step + lane / 16));
-        }
-      }
-      float scores[kColumns][4] = {};
-      Score(q, Keys(tile % 2), scores);
-      if (tile == tiles - 1) Mask(tile, warp_row, scores);
-      Weigh(scores, maximum, total, sums);
-      AddValues(scores, Values(tile % 2), sums);
-      __syncthreads();
+    if (threadIdx.x == 0) InitBarriers();
+    __syncthreads();
+    if (threadIdx.x < kWarpgroups * 128) {
+      asm volatile("setmaxnreg.inc.sync.aligned.u32 216;");
+      WaitForEarlierKernels();
+      Attend();
+    } else {
+      asm volatile("setmaxnreg.dec.sync.aligned.u32 72;");
+      WaitForEarlierKernels();
+      Load(static_cast<int>(threadIdx.x) - kWarpgroups * 128);
     }
-    Store(warp_row, total, sums);
   }
 
  private:
-  __device__ std::uint32_t Keys(int stage) const {
-    return shared_ + (1 + 2 * stage) * Tile::kBytes;
+  __device__ void InitBarriers() {
+    for (int i = 0; i < kStages; ++i) {
+      InitBarrier(&shared_.full[i], 128);
+      InitBarrier(&shared_.empty[i], kWarpgroups * 4);
+    }
+    for (int i = 0; i < kQueryStages; ++i) {
+      InitBarrier(&shared_.queries_full[i], 128);
+      InitBarrier(&shared_.queries_empty[i], kWarpgroups * 4);
+    }
+    FenceBarrierInit();
   }
-  __device__ std::uint32_t Values(int stage) const { return Keys(stage) + Tile::kBytes; }
 
-  __device__ void LoadQueries() {
-    const auto* q = static_cast<const __nv_bfloat16*>(args_.q) +
-                    (std::int64_t{tile_.first_row} * args_.heads + head_) * kHeadDim;
-    for (int i = static_cast<int>(threadIdx.x); i < kTileRows * Tile::kChunks; i += kThreads) {
-      const int row = i / Tile::kChunks, chunk = i % Tile::kChunks;
-      const bool real = row < tile_.num_rows;
-      CopyAsync16(Tile::At(shared_, row, chunk),
-                  q + (real ? row : 0) * args_.heads * kHeadDim + chunk * 8, real);
+  // Late tiles of a sequence first: they have the most positions. Any item where there is none.
+  __device__ __forceinline__ Item ItemAt(int at) const {
+    const int from_end = max(items_ - 1 - at, 0);
+    const int4 tile = __ldg(reinterpret_cast<const int4*>(plan_.tiles + from_end / heads_));
+    return {.first_row = tile.x,
+            .sequence = tile.w,
+            .head = from_end % heads_,
+            .base = tile.z / kItemRows * kItemRows,
+            .first_position = tile.z,
+            .last_position = tile.z + tile.y - 1};
+  }
+
+  // ---- Four warps. Positions behind the last one are zeros: what the cache holds there may be
+  // anything.
+  __device__ void Load(int thread) {
+    constexpr int kRowsAtOnce = 128 / kUnits;
+    static_assert(kBlockTokens % kRowsAtOnce == 0);
+    constexpr std::int64_t kBlockElements = 2 * kBlockTokens * kHeadDim;  // of a head
+    const int unit = thread % kUnits, first = thread / kUnits;
+    const int kv_heads = static_cast<int>(args_.kv.kv_heads), group = heads_ / kv_heads;
+    const auto* cache =
+        static_cast<const __nv_bfloat16*>(args_.kv.cache) + first * kHeadDim + unit * 8;
+    Cursor<kStages> at{.slot = 0, .parity = 1};
+    Cursor<kQueryStages> queries{.slot = 0, .parity = 1};
+    Item next = ItemAt(static_cast<int>(blockIdx.x));
+    for (int i = static_cast<int>(blockIdx.x); i < items_; i += static_cast<int>(gridDim.x)) {
+      const Item item = next;
+      next = ItemAt(i + static_cast<int>(gridDim.x));
+      const std::int32_t* table = args_.rows.block_tables + item.sequence * args_.rows.max_blocks;
+      const int last_block = item.last_position / kBlockTokens, kv_head = item.head / group;
+      int blocks[kTileBlocks];
+      const auto find_blocks = [&](int tile) {
+#pragma unroll
+        for (int j = 0; j < kTileBlocks; ++j)
+          blocks[j] = __ldg(table + min(tile * kTileBlocks + j, last_block));
+      };
+      find_blocks(0);
+      WaitBarrier(&shared_.queries_empty[queries.slot], queries.parity);
+      LoadQueries(item, queries_ + queries.slot * kQueryBytes, first, unit);
+      ArriveAfterCopies(&shared_.queries_full[queries.slot]);
+      queries.Next();
+      for (int tile = 0; tile < item.Tiles(); ++tile) {
+        const __nv_bfloat16* from[kTileBlocks];
+#pragma unroll
+        for (int j = 0; j < kTileBlocks; ++j)
+          from[j] = cache + (std::int64_t{blocks[j]} * kv_heads + kv_head) * kBlockElements;
+        find_blocks(tile + 1);
+        const int valid = item.last_position - tile * kTilePositions + 1;
+        const std::uint32_t keys = ring_ + at.slot * 2 * kTileBytes, values = keys + kTileBytes;
+        WaitBarrier(&shared_.empty[at.slot], at.parity);
+#pragma unroll
+        for (int row = 0; row < kTilePositions; row += kRowsAtOnce) {
+          const std::uint32_t place = UnitAt<kTilePositions>(row + first, unit);
+          const __nv_bfloat16* key = from[row / kBlockTokens] + row % kBlockTokens * kHeadDim;
+          const int bytes = row + first < valid ? 16 : 0;
+          CopyToShared(keys + place, key, bytes);
+          CopyToShared(values + place, key + kBlockTokens * kHeadDim, bytes);
+        }
+        ArriveAfterCopies(&shared_.full[at.slot]);
+        at.Next();
+      }
     }
   }
 
-  // Positions behind the last one are zeros: what the cache holds there may be anything.
-  __device__ void LoadPositions(int tile, int stage) {
-    const int block_tokens = static_cast<int>(args_.kv.block_tokens);
-    const auto* cache = static_cast<const __nv_bfloat16*>(args_.kv.cache);
+  // Rows that the step does not have are zeros.
+  __device__ __forceinline__ void LoadQueries(const Item& item, std::uint32_t to, int first,
+                                              int unit) const {
+    constexpr int kRowsAtOnce = 128 / kUnits;
+    const std::int64_t stride = std::int64_t{heads_} * kHeadDim;
+    const auto* q = static_cast<const __nv_bfloat16*>(args_.q) + item.first_row * stride +
+                    item.head * kHeadDim + unit * 8;
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kTilePositions * Tile::kChunks; i += kThreads) {
-      const int row = i / Tile::kChunks, chunk = i % Tile::kChunks;
-      const int position = tile * kTilePositions + row;
-      const bool real = position <= last_position_;
-      const std::int64_t block = real ? table_[position / block_tokens] : table_[0];
-      const auto* key =
-          cache + args_.kv.Offset(block, kv_head_) + position % block_tokens * kHeadDim + chunk * 8;
-      CopyAsync16(Tile::At(Keys(stage), row, chunk), key, real);
-      CopyAsync16(Tile::At(Values(stage), row, chunk), key + block_tokens * kHeadDim, real);
+    for (int row = first; row < kItemRows; row += kRowsAtOnce) {
+      const int position = item.base + row;
+      const bool real = position >= item.first_position && position <= item.last_position;
+      CopyToShared(to + UnitAt<kItemRows>(row, unit),
+                   q + (real ? position - item.first_position : 0) * stride, real ? 16 : 0);
     }
   }
 
-  // scores [16, 64] of this warp's rows = q · kᵀ.
-  __device__ static void Score(const std::uint32_t (&q)[kSteps][4], std::uint32_t keys,
-                               float (&scores)[kColumns][4]) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int row = lane % 8 + lane / 16 * 8, chunk = lane / 8 % 2;
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-#pragma unroll
-      for (int pair = 0; pair < kColumns / 2; ++pair) {
-        std::uint32_t k[4];
-        LoadMatrices(k, Tile::At(keys, pair * 16 + row, 2 * step + chunk));
-        MultiplyAdd(scores[2 * pair], q[step], k[0], k[1]);
-        MultiplyAdd(scores[2 * pair + 1], q[step], k[2], k[3]);
+  // ---- A warpgroup.
+  __device__ void Attend() {
+    const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+    Cursor<kStages> at;
+    Cursor<kQueryStages> queries;
+    Item next = ItemAt(static_cast<int>(blockIdx.x));
+    for (int i = static_cast<int>(blockIdx.x); i < items_; i += static_cast<int>(gridDim.x)) {
+      const Item item = next;
+      next = ItemAt(i + static_cast<int>(gridDim.x));
+      const int begin = item.base + warpgroup * kTileRows;  // of the tile's positions
+      const int tiles = item.Tiles();
+      const bool idle = begin > item.last_position || begin + kTileRows <= item.first_position;
+      const int own = idle ? 0 : begin / kTilePositions + 1;
+      WaitBarrier(&shared_.queries_full[queries.slot], queries.parity);
+      // All lanes have seen the phase before one of them lets the next begin.
+      __syncwarp();
+      if (own > 0) AttendTile(item, begin, own, queries, &at);
+      if (own == 0) ReleaseQueries(queries.slot);
+      for (int tile = own; tile < tiles; ++tile) {  // the other warpgroup's alone
+        WaitBarrier(&shared_.full[at.slot], at.parity);
+        __syncwarp();
+        Release(at.slot);
+        at.Next();
       }
+      queries.Next();
     }
   }
 
-  // A thread's values stand in rows lane / 4 and 8 further on, columns 2 · (lane mod 4) and + 1.
-  __device__ void Mask(int tile, int warp_row, float (&scores)[kColumns][4]) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int row = first_position_ + warp_row + lane / 4;
+  __device__ __forceinline__ void AttendTile(const Item& item, int begin, int tiles,
+                                             const Cursor<kQueryStages>& queries,
+                                             Cursor<kStages>* at) {
+    const std::uint32_t q =
+        queries_ + queries.slot * kQueryBytes + begin % kItemRows * 128;  // the tile's rows
+    Scores scores;
+    Sums sums = {};
+    Weights weights;
+    float maximum[2] = {-INFINITY, -INFINITY}, total[2] = {}, old[2];
+    Cursor<kStages> next = *at;
+    Score(q, next, scores);
+    WaitForProducts<0>();
+    if (tiles == 1) Mask(scores);
+    Weigh(scores, maximum, total, old);
+    Pack(scores, weights);
+    // While the values of one tile are added, the scores of the next one become weights.
+    for (int tile = 1; tile < tiles; ++tile) {
+      next.Next();
+      Score(q, next, scores);
+      AddValues(weights, Values(at->slot), sums);
+      WaitForProducts<1>();
+      if (tile + 1 == tiles) Mask(scores);
+      Weigh(scores, maximum, total, old);
+      WaitForProducts<0>();
+      Release(at->slot);
+      at->Next();
 #pragma unroll
-    for (int column = 0; column < kColumns; ++column) {
+      for (int i = 0; i < kHeadDim / 2; ++i) sums[i] *= old[i / 2 % 2];
+      Pack(scores, weights);
+    }
+    AddValues(weights, Values(at->slot), sums);
+    WaitForProducts<0>();
+    Release(at->slot);
+    at->Next();
+    ReleaseQueries(queries.slot);
+    Store(item, begin, total, sums);
+  }
+
+  __device__ __forceinline__ std::uint32_t Values(int slot) const {
+    return ring_ + slot * 2 * kTileBytes + kTileBytes;
+  }
+
+  // scores [64, 64] = q · kᵀ, begun.
+  __device__ __forceinline__ void Score(std::uint32_t q, const Cursor<kStages>& at,
+                                        Scores& scores) {
+    WaitBarrier(&shared_.full[at.slot], at.parity);
+    FenceForAsyncProxy();
+    const std::uint32_t keys = ring_ + at.slot * 2 * kTileBytes;
+    BeginProducts();
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int position = tile * kTilePositions + column * 8 + lane % 4 * 2 + i % 2;
-        if (position > row + i / 2 * 8) scores[column][i] = -INFINITY;
-      }
+    for (int step = 0; step < kHeadDim / 16; ++step) {
+      const int panel = step / 4, within = step % 4 * 2;
+      MultiplyAdd<kTilePositions>(scores, SwizzledOperand(q + panel * kItemRows * 128) + within,
+                                  SwizzledOperand(keys + panel * kTilePositions * 128) + within,
+                                  step > 0);
+    }
+    CommitProducts();
+  }
+
+  // A thread's values stand in rows 16 · warp + lane / 4 and 8 further on, columns 2 · (lane mod 4)
+  // and + 1 of every 8. Rows and columns of the last tile are the same positions.
+  __device__ __forceinline__ static void Mask(Scores& scores) {
+    const int thread = static_cast<int>(threadIdx.x) % 128, lane = thread % 32;
+    const int row = thread / 32 * 16 + lane / 4;
+#pragma unroll
+    for (int i = 0; i < kTilePositions / 2; ++i) {
+      const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+      if (column > row + i / 2 % 2 * 8) scores[i] = -INFINITY;
     }
   }
 
-  __device__ void Weigh(float (&scores)[kColumns][4], float (&maximum)[2], float (&total)[2],
-                        float (&sums)[kDimensions][4]) const {
+  // Scores become weights; `old` scales what the tiles before have given to the new maximum.
+  __device__ __forceinline__ void Weigh(Scores& scores, float (&maximum)[2], float (&total)[2],
+                                        float (&old)[2]) const {
     const float scale = args_.scale * kLog2E;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       float highest = maximum[half];
 #pragma unroll
-      for (int column = 0; column < kColumns; ++column) {
-#pragma unroll
-        for (int i = 2 * half; i < 2 * half + 2; ++i) {
-          scores[column][i] *= scale;
-          highest = fmaxf(highest, scores[column][i]);
-        }
+      for (int i = 0; i < kTilePositions / 2; ++i) {
+        if (i / 2 % 2 == half) highest = fmaxf(highest, scores[i]);
       }
       highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 1));
       highest = fmaxf(highest, __shfl_xor_sync(~0u, highest, 2));
-      const float old = exp2f(maximum[half] - highest);
+      const float shift = highest * scale;
+      old[half] = Exp2((maximum[half] - highest) * scale);
       maximum[half] = highest;
-      total[half] *= old;
+      total[half] *= old[half];
 #pragma unroll
-      for (int column = 0; column < kColumns; ++column) {
-#pragma unroll
-        for (int i = 2 * half; i < 2 * half + 2; ++i) {
-          scores[column][i] = exp2f(scores[column][i] - highest);
-          total[half] += scores[column][i];
-        }
-      }
-#pragma unroll
-      for (int d = 0; d < kDimensions; ++d) {
-        sums[d][2 * half] *= old;
-        sums[d][2 * half + 1] *= old;
+      for (int i = 0; i < kTilePositions / 2; ++i) {
+        if (i / 2 % 2 != half) continue;
+        scores[i] = Exp2(fmaf(scores[i], scale, -shift));
+        total[half] += scores[i];
       }
     }
   }
 
-  __device__ static void AddValues(const float (&weights)[kColumns][4], std::uint32_t values,
-                                   float (&sums)[kDimensions][4]) {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int row = lane % 16, chunk = lane / 16;
+  __device__ __forceinline__ static void Pack(const Scores& scores, Weights& weights) {
+#pragma unroll
+    for (int i = 0; i < kTilePositions / 4; ++i)
+      weights[i / 4][i % 4] = PackBf16(scores[2 * i], scores[2 * i + 1]);
+  }
+
+  // sums += weights · values, begun.
+  __device__ __forceinline__ static void AddValues(const Weights& weights, std::uint32_t values,
+                                                   Sums& sums) {
+    BeginProducts();
 #pragma unroll
     for (int step = 0; step < kTilePositions / 16; ++step) {
-      const float(&low)[4] = weights[2 * step];
-      const float(&high)[4] = weights[2 * step + 1];
-      const std::uint32_t p[4] = {PackBf16(low[0], low[1]), PackBf16(low[2], low[3]),
-                                  PackBf16(high[0], high[1]), PackBf16(high[2], high[3])};
-#pragma unroll
-      for (int pair = 0; pair < kDimensions / 2; ++pair) {
-        std::uint32_t v[4];
-        LoadMatricesTransposed(v, Tile::At(values, step * 16 + row, 2 * pair + chunk));
-        MultiplyAdd(sums[2 * pair], p, v[0], v[1]);
-        MultiplyAdd(sums[2 * pair + 1], p, v[2], v[3]);
-      }
+      constexpr int kPanelBytes = kTilePositions * 128, kStepBytes = 16 * 128;
+      MultiplyAddTransposed<kHeadDim>(sums, weights[step],
+                                      TransposedOperand(values + step * kStepBytes, kPanelBytes));
     }
+    CommitProducts();
   }
 
-  __device__ void Store(int warp_row, float (&total)[2], float (&sums)[kDimensions][4]) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
+  // Every warp by itself: where a warpgroup has no products, nothing else keeps its warps together,
+  // and one that is a round of the ring behind would wait for a phase that is over.
+  __device__ __forceinline__ void Release(int slot) {
+    if (threadIdx.x % 32 == 0) Arrive(&shared_.empty[slot]);
+  }
+  __device__ __forceinline__ void ReleaseQueries(int slot) {
+    if (threadIdx.x % 32 == 0) Arrive(&shared_.queries_empty[slot]);
+  }
+
+  __device__ __forceinline__ void Store(const Item& item, int begin, float (&total)[2],
+                                        const Sums& sums) const {
+    const int thread = static_cast<int>(threadIdx.x) % 128, lane = thread % 32;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       total[half] += __shfl_xor_sync(~0u, total[half], 1);
       total[half] += __shfl_xor_sync(~0u, total[half], 2);
-      const int row = warp_row + lane / 4 + half * 8;
-      if (row >= tile_.num_rows) continue;
-      auto* y = static_cast<__nv_bfloat16*>(args_.y) +
-                ((std::int64_t{tile_.first_row} + row) * args_.heads + head_) * kHeadDim +
+      const int position = begin + thread / 32 * 16 + lane / 4 + half * 8;
+      if (position < item.first_position || position > item.last_position) continue;
+      const std::int64_t row = item.first_row + position - item.first_position;
+      const float share = 1.0f / total[half];
+      auto* y = static_cast<__nv_bfloat16*>(args_.y) + (row * heads_ + item.head) * kHeadDim +
                 lane % 4 * 2;
 #pragma unroll
       for (int d = 0; d < kDimensions; ++d) {
         *reinterpret_cast<std::uint32_t*>(y + d * 8) =
-            PackBf16(sums[d][2 * half] / total[half], sums[d][2 * half + 1] / total[half]);
+            PackBf16(sums[4 * d + 2 * half] * share, sums[4 * d + 2 * half + 1] * share);
       }
     }
   }
 
   const DeviceAttentionArgs& args_;
-  const PrefillTile tile_;
-  const int head_;
-  const std::uint32_t shared_;
-  int first_position_, last_position_, kv_head_;
-  const std::int32_t* table_;
+  const AttentionPlanLayout plan_;
+  const std::uint32_t queries_, ring_;
+  Shared& shared_;
+  const int heads_, items_;
 };
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    PrefillAttention(const DeviceAttentionArgs args) {
-  extern __shared__ __align__(128) char shared[];
+__global__ void __launch_bounds__(kThreads, 1)
+    PrefillAttention(const __grid_constant__ DeviceAttentionArgs args) {
+  extern __shared__ __align__(1024) unsigned char memory[];
   LetNextKernelStart();
-  const AttentionPlanLayout plan(args.plan);
-  const std::int64_t items = *plan.prefill_tiles * args.heads;
-  WaitForEarlierKernels();
-  for (std::int64_t item = blockIdx.x; item < items; item += gridDim.x) {
-    TileAttention<kHeadDim>(args, plan.tiles[item / args.heads],
-                            static_cast<int>(item % args.heads), SharedAddress(shared))
-        .Run();
-  }
+  PrefillBlock<kHeadDim>(args, memory).Run();
 }
 
 template <int kHeadDim>
 void LaunchPrefill(const DeviceAttentionArgs& args, CudaStream stream) {
   auto* kernel = PrefillAttention<kHeadDim>;
-  constexpr int kSharedBytes = TileAttention<kHeadDim>::kSharedBytes;
+  constexpr int kSharedBytes = PrefillBlock<kHeadDim>::kSharedBytes;
   static const cudaError_t allowed =
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (allowed != cudaSuccess) return;
-  const int blocks = MultiprocessorCount() * kBlocksPerMultiprocessor;
-  Launch(kernel, dim3(static_cast<unsigned>(blocks)), kThreads, kSharedBytes, Overlap::kWithEarlier,
-         stream, args);
+  Launch(kernel, dim3(static_cast<unsigned>(MultiprocessorCount())), kThreads, kSharedBytes,
+         Overlap::kWithEarlier, stream, args);
 }
 
 }  // namespace

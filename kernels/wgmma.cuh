@@ -16,6 +16,17 @@ __device__ __forceinline__ std::uint64_t SwizzledOperand(std::uint32_t shared_ad
   return kSwizzle128 | group_stride | kUnused | ((shared_address & 0x3ffff) >> 4);
 }
 
+// The second operand as it stands in memory, [16 or more rows of columns, kTokens]: panels of 64 of
+// its kTokens (128 bytes a row), so many bytes apart, each of 8-row groups one after the other.
+// Adding 128 steps 16 rows.
+__device__ __forceinline__ std::uint64_t TransposedOperand(std::uint32_t shared_address,
+                                                           std::uint32_t panel_bytes) {
+  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62;
+  constexpr std::uint64_t kGroupStride = std::uint64_t{1024 >> 4} << 32;
+  const std::uint64_t panel_stride = std::uint64_t{panel_bytes >> 4} << 16;
+  return kSwizzle128 | kGroupStride | panel_stride | ((shared_address & 0x3ffff) >> 4);
+}
+
 __device__ __forceinline__ void BeginProducts() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -36,6 +47,14 @@ __device__ __forceinline__ void WaitForProducts() {
 template <int kTokens>
 __device__ __forceinline__ void MultiplyAdd(float (&sum)[kTokens / 2], std::uint64_t weights,
                                             std::uint64_t tokens, bool add);
+
+// sum += weights · tokens with a TransposedOperand of tokens, and weights in registers: lane
+// 4·g + q of warp w has of rows 16·w + g (weights[0], weights[2]) and 8 further on (weights[1],
+// weights[3]) columns 2·q, 2·q + 1 and 8 further on (weights[2], weights[3]).
+template <int kTokens>
+__device__ __forceinline__ void MultiplyAddTransposed(float (&sum)[kTokens / 2],
+                                                      const std::uint32_t (&weights)[4],
+                                                      std::uint64_t tokens);
 
 // One specialization for each width. An instruction names all of its sums, so lists of so many
 // operands are made by macros, 8 by 8.
@@ -100,6 +119,21 @@ PENSTOCK_MULTIPLY_ADD(136, 68, 68, 69, 70)
 PENSTOCK_MULTIPLY_ADD(144, 72, 72, 73, 74)
 PENSTOCK_MULTIPLY_ADD(152, 76, 76, 77, 78)
 PENSTOCK_MULTIPLY_ADD(160, 80, 80, 81, 82)
+
+#define PENSTOCK_MULTIPLY_ADD_TRANSPOSED(count_tokens, count, w0, w1, w2, w3, x)                \
+  template <>                                                                                   \
+  __device__ __forceinline__ void MultiplyAddTransposed<count_tokens>(                          \
+      float (&sum)[count], const std::uint32_t (&weights)[4], std::uint64_t tokens) {           \
+    asm volatile(                                                                               \
+        "wgmma.mma_async.sync.aligned.m64n" #count_tokens "k16.f32.bf16.bf16 {"                 \
+        PENSTOCK_NAMES_##count "}, {%" #w0 ", %" #w1 ", %" #w2 ", %" #w3 "}, %" #x              \
+        ", 1, 1, 1, 1;\n"                                                                       \
+        : PENSTOCK_SUMS_##count(sum)                                                            \
+        : "r"(weights[0]), "r"(weights[1]), "r"(weights[2]), "r"(weights[3]), "l"(tokens));     \
+  }
+PENSTOCK_MULTIPLY_ADD_TRANSPOSED(64, 32, 32, 33, 34, 35, 36)
+PENSTOCK_MULTIPLY_ADD_TRANSPOSED(128, 64, 64, 65, 66, 67, 68)
+#undef PENSTOCK_MULTIPLY_ADD_TRANSPOSED
 #undef PENSTOCK_MULTIPLY_ADD
 #undef PENSTOCK_MORE_SUMS_4
 #undef PENSTOCK_MORE_SUMS_8
