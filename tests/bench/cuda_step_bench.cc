@@ -1,11 +1,11 @@
 // Time of a step on the GPU alone, run back to back, with no engine and no copies around it.
 //   cuda_step_bench CONFIG_FOLDER CONTEXT STEP…
-// STEP: 16 is a decode step of 16 sequences at CONTEXT, as a graph; 2048p is 2,048 rows of prompts
-// of CONTEXT tokens each. Random weights, keys and values; the model's own gates as the router.
-// 16@4 has router program 4 of tests/bench/step_routers.h, 16@mixed has all of them in turn. 16+8
-// is a decode step of 16 with 8 rows of a text beside it, whose logits are all wanted: what paired
-// scoring makes of a step; launched kernel by kernel, and 16+8g as a graph. A step's parts: run it
-// under ncu.
+// STEP: 16 is a decode step of 16 sequences at CONTEXT, as a graph, the mean over several draws of
+// their tokens; 2048p is 2,048 rows of prompts of CONTEXT tokens each. Random weights, keys and
+// values; the model's own gates as the router. 16@4 has router program 4 of
+// tests/bench/step_routers.h, 16@mixed has all of them in turn. 16+8 is a decode step of 16 with 8
+// rows of a text beside it, whose logits are all wanted: what paired scoring makes of a step;
+// launched kernel by kernel, and 16+8g as a graph. A step's parts: run it under ncu.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -26,6 +26,9 @@ namespace penstock {
 namespace {
 
 constexpr int kRepeats = 30;
+// Of tokens for a decode step: how many experts they touch is chance. Those of a batch are the same
+// whatever its routers.
+constexpr int kDraws = 24, kLaunches = 3;
 
 template <typename T>
 T Must(absl::StatusOr<T> value) {
@@ -90,18 +93,23 @@ class StepBench {
     forward_.Enqueue(bounds, stream_);
     Check(cudaStreamEndCapture(stream_, &graph));
     Check(cudaGraphInstantiate(&executable, graph, 0));
-    std::vector<cudaEvent_t> events(kRepeats + 1);
-    for (cudaEvent_t& event : events) Check(cudaEventCreate(&event));
-    for (int i = 0; i < 3; ++i) Check(cudaGraphLaunch(executable, stream_));
-    Check(cudaEventRecord(events[0], stream_));
-    for (int i = 0; i < kRepeats; ++i) {
+    double sum = 0;
+    random_.seed(static_cast<unsigned>(batch));
+    for (int draw = 0; draw < kDraws; ++draw) {
+      WriteInputs(bounds, router);
+      std::vector<cudaEvent_t> events(kLaunches + 1);
+      for (cudaEvent_t& event : events) Check(cudaEventCreate(&event));
       Check(cudaGraphLaunch(executable, stream_));
-      Check(cudaEventRecord(events[static_cast<std::size_t>(i) + 1], stream_));
+      Check(cudaEventRecord(events[0], stream_));
+      for (int i = 0; i < kLaunches; ++i) {
+        Check(cudaGraphLaunch(executable, stream_));
+        Check(cudaEventRecord(events[static_cast<std::size_t>(i) + 1], stream_));
+      }
+      sum += MedianBetween(events);
     }
-    const double median = MedianBetween(events);
     Check(cudaGraphExecDestroy(executable));
     Check(cudaGraphDestroy(graph));
-    return median;
+    return sum / kDraws;
   }
 
  private:
