@@ -99,8 +99,11 @@ std::vector<BenchCase> Cases(const BenchFlags& flags, const std::vector<PrefillS
     }
   }
   if (Wants(flags, "routers")) {
-    for (const int batch : flags.batches) {
-      if (batch < 4 && flags.batches.size() > 1) continue;
+    // A smaller batch has no sequence of some routers.
+    const int least = std::min(static_cast<int>(all.size()), flags.max_batch);
+    std::set<int> batches;
+    for (const int batch : flags.batches) batches.insert(std::max(batch, least));
+    for (const int batch : batches) {
       const auto add = [&](const std::string& label, const Routers& routers) {
         cases.push_back({.name = absl::StrFormat("routers B=%d %s", batch, label),
                          .kind = BenchCase::Kind::kDecode,
