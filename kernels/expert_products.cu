@@ -33,6 +33,10 @@ Params ParamsOf(const ExpertProductsArgs& args) {
   Params params = {};
   params.expert_offsets = args.expert_offsets;
   params.slots = args.slots;
+  if (args.expert_ids != nullptr && ListsItself(args)) {
+    params.expert_ids = args.expert_ids;
+    params.num_rows = args.num_rows;
+  }
   params.rows = static_cast<int>(args.rows);
   params.experts = static_cast<int>(args.experts);
   params.shared = static_cast<int>(args.shared);

@@ -19,6 +19,9 @@ namespace penstock {
 struct ExpertProductsArgs {
   // Beyond these the rows' own arithmetic, not memory, bounds the shared experts.
   static constexpr std::int64_t kMaxEarlyRows = 256;
+  static constexpr std::int64_t kTileCounters = 2;
+  // Choices, and experts, of steps whose lists the kernels can make themselves.
+  static constexpr std::int64_t kMaxOwnSlots = 256, kMaxOwnExperts = 256;
 
   const void* x = nullptr;               // bf16 [rows, d]
   const void* gate_up = nullptr;         // bf16 [experts + shared, 2, width, d]
@@ -26,16 +29,21 @@ struct ExpertProductsArgs {
   const TileMap* gate_up_map = nullptr;  // MakeGatedTileMap(gate_up, experts + shared, width, d)
   const TileMap* down_map = nullptr;     // MakeTileMap(down, experts + shared, d, width)
   const std::int32_t* expert_offsets = nullptr;  // [experts + 1] into slots, from 0
-  const std::int32_t* slots =
-      nullptr;        // [rows·k] by expert, then by row; from expert_offsets[experts]
-                      // on unused (padding rows stand in no list)
+  // [rows·k] by expert, then by row; from expert_offsets[experts] on unused (padding rows stand in
+  // no list).
+  const std::int32_t* slots = nullptr;
+  // Instead of these two, where ListsItself: the experts of each row, and how many rows are no
+  // padding. Every block then makes the lists of a few choices itself, and nobody waits for another
+  // to make them for all.
+  const std::int32_t* expert_ids = nullptr;  // [rows, k]; those outside [0, experts) are left out
+  const std::int32_t* num_rows = nullptr;    // [1]
   void* h = nullptr;  // bf16 [rows, k + shared, width]: gate·up's out, down's in
   // bf16 [rows, k + SharedPlaces, d], out of down: not yet weighted. ExpertsInListOrder: gate·up
   // leaves x in list order there.
   void* y = nullptr;
-  // [2] zeros, of this layer alone (one pair for each product): which tile is next. Left at zero.
-  std::int32_t* gate_up_tiles = nullptr;
-  std::int32_t* down_tiles = nullptr;
+  // Zeros, of this layer alone: which tile is next, and who is done. Left at zero.
+  std::int32_t* gate_up_tiles = nullptr;  // [kTileCounters]
+  std::int32_t* down_tiles = nullptr;     // [kTileCounters]
   // [1], of this layer alone, or null. ResidualNorm counts there the rows of x that are done; as
   // soon as it stands at `rows`, gate·up computes the shared experts, while the router behind the
   // norm is still at work. Down leaves it at zero. Null beyond kMaxEarlyRows rows, and where there
@@ -54,6 +62,12 @@ struct ExpertProductsArgs {
 constexpr bool ExpertsInListOrder(const ExpertProductsArgs& args) {
   return args.rows * args.k >= 192 * args.experts && args.rows > 256 && args.d % 8 == 0 &&
          args.width % 16 == 0;
+}
+// Whether expert_ids may take the place of lists.
+constexpr bool ListsItself(const ExpertProductsArgs& args) {
+  return args.gate_up_map != nullptr && args.down_map != nullptr &&
+         args.rows * args.k <= ExpertProductsArgs::kMaxOwnSlots &&
+         args.experts <= ExpertProductsArgs::kMaxOwnExperts;
 }
 constexpr std::int64_t SharedPlaces(const ExpertProductsArgs& args) {
   return ExpertsInListOrder(args) && args.shared > 1 ? 1 : args.shared;

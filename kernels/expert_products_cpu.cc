@@ -19,11 +19,20 @@ template <typename Function>
 void ForEachPlace(const ExpertProductsArgs& args, Function function) {
   const bool listed = ExpertsInListOrder(args);
   const std::int64_t shared = SharedPlaces(args);
-  for (std::int64_t expert = 0; expert < args.experts; ++expert) {
-    for (std::int64_t i = args.expert_offsets[expert]; i < args.expert_offsets[expert + 1]; ++i) {
-      const std::int64_t row = args.slots[i] / args.k, rank = args.slots[i] % args.k;
-      function(expert, row, listed ? i : row * (args.k + args.shared) + rank,
-               row * (args.k + shared) + rank);
+  const auto routed = [&](std::int64_t expert, std::int64_t slot, std::int64_t place) {
+    const std::int64_t row = slot / args.k, rank = slot % args.k;
+    function(expert, row, listed ? place : row * (args.k + args.shared) + rank,
+             row * (args.k + shared) + rank);
+  };
+  if (args.expert_ids != nullptr) {
+    for (std::int64_t slot = 0; slot < *args.num_rows * args.k; ++slot) {
+      const std::int64_t expert = args.expert_ids[slot];
+      if (expert >= 0 && expert < args.experts) routed(expert, slot, slot);
+    }
+  } else {
+    for (std::int64_t expert = 0; expert < args.experts; ++expert) {
+      for (std::int64_t i = args.expert_offsets[expert]; i < args.expert_offsets[expert + 1]; ++i)
+        routed(expert, args.slots[i], i);
     }
   }
   for (std::int64_t s = 0; s < args.shared; ++s) {

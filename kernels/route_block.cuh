@@ -34,9 +34,6 @@ __device__ __forceinline__ std::int32_t AddAcquireRelease(std::int32_t* to, std:
   return old;
 }
 
-// Choices of a step that its lists are made of by comparing each with each.
-inline constexpr int kFewSlots = 64;
-
 // kBlocks: of a multiprocessor.
 template <int kBlocks>
 struct RouteBlock {
@@ -50,8 +47,7 @@ struct RouteBlock {
         warp(static_cast<int>(threadIdx.x) / 32),
         lane(static_cast<int>(threadIdx.x) % 32),
         d(static_cast<int>(route_args.shape.d)),
-        experts(static_cast<int>(route_args.shape.experts)),
-        few(*route_args.num_rows * route_args.shape.k <= kFewSlots) {}
+        experts(static_cast<int>(route_args.shape.experts)) {}
 
   // Nothing that other kernels write, or that this one writes, is touched before.
   __device__ void WaitOnce() {
@@ -176,7 +172,6 @@ struct RouteBlock {
   const RouteScratch scratch;
   float* const staged;  // [kStagedValues] of shared memory: a tile's sums of every warp
   const int warp, lane, d, experts;
-  const bool few;  // at most kFewSlots choices in all: the lists are made of them alone
   bool waited = false;
 };
 

@@ -20,87 +20,17 @@ class ExpertLists {
     return 2 * SharedWords(shape) + shape.experts + 1;
   }
 
-  // ids: [kFewSlots] of shared memory at a multiple of 16 bytes, where the choices of a step of few
-  // slots already stand if `known`.
-  __device__ ExpertLists(const RouteBlock<kBlocks>& block, float* shared, std::int32_t* ids,
-                         bool known)
+  __device__ ExpertLists(const RouteBlock<kBlocks>& block, float* shared)
       : b_(block),
         args_(block.args),
         scratch_(block.scratch),
         shared_(shared),
-        ids_(ids),
-        known_(known),
         experts_(block.experts),
         k_(static_cast<int>(block.args.shape.k)) {}
 
-  // expert_offsets and slot_rows, if they are wanted of this kernel; and the scratch as the next
-  // layer wants it.
-  __device__ void Make(int num_segments) {
-    if (MakesLists(args_)) {
-      if (b_.few) {
-        ListFew();
-      } else {
-        ListMany();
-      }
-    }
-    for (int i = static_cast<int>(threadIdx.x); i < num_segments; i += kRouteThreads) {
-      scratch_.arrived[i] = 0;
-    }
-    if (threadIdx.x == 0) *scratch_.decided = 0;
-  }
-
- private:
-  // Words of chosen bits that are kept in shared memory: steps of up to some 2,000 rows.
-  __host__ __device__ static std::int64_t SharedWords(const RouteShape& shape) {
-    const std::int64_t words = shape.experts * ((shape.max_rows + 31) / 32);
-    return words < 4096 ? words : 4096;
-  }
-
-  // A thread compares its slot, or its expert, with all slots.
-  __device__ void ListFew() {
-    static_assert(2 * kFewSlots <= kRouteThreads);
-    const int slots = *args_.num_rows * k_, thread = static_cast<int>(threadIdx.x);
-    if (thread < kFewSlots) {
-      // Behind the last slot: an expert that no other is above.
-      if (thread >= slots) {
-        ids_[thread] = INT32_MAX;
-      } else if (!known_) {
-        ids_[thread] = __ldcg(args_.expert_ids + thread);
-      }
-    }
-    __syncthreads();
-    const auto* four = reinterpret_cast<const int4*>(ids_);
-    if (thread < kFewSlots) {
-      if (thread >= slots) return;
-      const int own = ids_[thread];
-      int place = 0;
-#pragma unroll 4
-      for (int i = 0; i < (slots + 3) / 4; ++i) {
-        const int4 other = four[i];
-        place += Before(other.x, 4 * i, own, thread) + Before(other.y, 4 * i + 1, own, thread) +
-                 Before(other.z, 4 * i + 2, own, thread) + Before(other.w, 4 * i + 3, own, thread);
-      }
-      args_.slot_rows[place] = thread;
-      return;
-    }
-    for (int expert = thread - kFewSlots; expert <= experts_; expert += kRouteThreads - kFewSlots) {
-      int below = 0;
-#pragma unroll 4
-      for (int i = 0; i < (slots + 3) / 4; ++i) {
-        const int4 other = four[i];
-        below += (other.x < expert) + (other.y < expert) + (other.z < expert) + (other.w < expert);
-      }
-      args_.expert_offsets[expert] = below;
-    }
-  }
-
-  // Whether slot `i` of expert `other` stands before slot `slot` of expert `own`.
-  static __device__ int Before(int other, int i, int own, int slot) {
-    return other < own || (other == own && i < slot) ? 1 : 0;
-  }
-
-  // From the bits that the decisions have set.
-  __device__ void ListMany() {
+  // expert_offsets and slot_rows, from the bits that the decisions have set; the bits as the next
+  // layer wants them.
+  __device__ void Make() {
     const int rows = *args_.num_rows, words = (rows + 31) / 32;
     const auto shared_words = static_cast<int>(SharedWords(args_.shape));
     const bool small = experts_ * words <= shared_words;
@@ -165,6 +95,13 @@ class ExpertLists {
     }
   }
 
+ private:
+  // Words of chosen bits that are kept in shared memory: steps of up to some 2,000 rows.
+  __host__ __device__ static std::int64_t SharedWords(const RouteShape& shape) {
+    const std::int64_t words = shape.experts * ((shape.max_rows + 31) / 32);
+    return words < 4096 ? words : 4096;
+  }
+
   __device__ int InclusiveSum(int value) const {
 #pragma unroll
     for (int step = 1; step < 32; step *= 2) {
@@ -178,8 +115,6 @@ class ExpertLists {
   const RouteRowsArgs& args_;
   const RouteScratch& scratch_;
   float* const shared_;
-  std::int32_t* const ids_;
-  const bool known_;
   const int experts_, k_;
 };
 

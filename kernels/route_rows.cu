@@ -22,9 +22,8 @@ constexpr int kFewRowsBlocks = 1, kManyRowsBlocks = 2;
 template <int kBlocks>
 class BlockRouter {
  public:
-  // ids: [kFewSlots] of shared memory.
-  __device__ BlockRouter(const RouteRowsArgs& args, float* shared, std::int32_t* ids)
-      : args_(args), block_(args, shared), shared_(shared), ids_(ids) {}
+  __device__ BlockRouter(const RouteRowsArgs& args, float* shared)
+      : args_(args), block_(args, shared), shared_(shared) {}
 
   // Floats of shared memory.
   static std::int64_t Shared(const RouteShape& shape) {
@@ -67,27 +66,28 @@ class BlockRouter {
     std::conditional_t<kBlocks == 1, const RouterProgram, const RouterProgram&> program =
         args_.programs[item.router];
     const bool decides = item.phase == RoutePhase::kDecide;
-    // Of a segment of all rows the choices need not leave the block for the lists.
-    const bool alone = num_segments_ == 1 && block_.few && MakesLists(args_);
     std::uint64_t start = 0;
     if (item.phase == RoutePhase::kFirst) {
       start = RoutePieces<kBlocks>(block_).First(segment, program, item.piece);
     } else if (item.phase == RoutePhase::kModulated) {
       start = RoutePieces<kBlocks>(block_).Modulate(item, segment, program);
     } else {
-      start = SegmentDecision<kBlocks>(block_, alone ? ids_ : nullptr)
-                  .Decide(item, segment, program, rehearses);
+      start = SegmentDecision<kBlocks>(block_).Decide(item, segment, program, rehearses);
     }
     __syncthreads();
     if (threadIdx.x == 0) {
-      if (!decides) AddRelease(block_.scratch.arrived + item.segment, 1);
+      if (decides) {
+        block_.scratch.arrived[item.segment] = 0;  // nobody waits there any more
+      } else {
+        AddRelease(block_.scratch.arrived + item.segment, 1);
+      }
       if (args_.counters != nullptr) {
         atomicAdd(reinterpret_cast<unsigned long long*>(&args_.counters[item.router].nanoseconds),
                   GlobalNanoseconds() - start);
       }
     }
-    if (decides && DecidedLast()) {
-      ExpertLists<kBlocks>(block_, shared_, ids_, alone).Make(num_segments_);
+    if (decides && MakesLists(args_) && DecidedLast()) {
+      ExpertLists<kBlocks>(block_, shared_).Make();
     }
   }
 
@@ -97,6 +97,7 @@ class BlockRouter {
     __shared__ bool last;
     if (threadIdx.x == 0) {
       last = AddAcquireRelease(block_.scratch.decided, 1) == num_segments_ - 1;
+      if (last) *block_.scratch.decided = 0;
     }
     __syncthreads();
     return last;
@@ -105,7 +106,6 @@ class BlockRouter {
   const RouteRowsArgs& args_;
   RouteBlock<kBlocks> block_;
   float* const shared_;
-  std::int32_t* const ids_;
   int num_segments_ = 0;
 };
 
@@ -113,9 +113,8 @@ template <int kBlocks>
 __global__ void __launch_bounds__(kRouteThreads, kBlocks)
     RouteRows(const __grid_constant__ RouteRowsArgs args, bool rehearses) {
   extern __shared__ __align__(16) float shared[];
-  __shared__ __align__(16) std::int32_t ids[kFewSlots];
   LetNextKernelStart();
-  BlockRouter<kBlocks>(args, shared, ids).Run(rehearses);
+  BlockRouter<kBlocks>(args, shared).Run(rehearses);
 }
 
 }  // namespace

@@ -16,9 +16,8 @@ class SegmentDecision {
   using Block = RouteBlock<kBlocks>;
 
  public:
-  // `ids`: null, or where the block keeps the choices, [rows, k] in shared memory.
-  __device__ SegmentDecision(Block& block, std::int32_t* ids)
-      : b_(block), k_(static_cast<int>(block.args.shape.k)), ids_(ids) {}
+  __device__ explicit SegmentDecision(Block& block)
+      : b_(block), k_(static_cast<int>(block.args.shape.k)) {}
 
   // Floats of shared memory.
   static std::int64_t Shared(const RouteShape& shape) {
@@ -76,8 +75,7 @@ class SegmentDecision {
   // Of `rows` rows, into shared memory, [kSegmentRows, E] behind the staged sums.
   __device__ void MakeLogits(const RouteSegment& segment, const RouterProgram& program, int rows) {
     float* logits = b_.staged + Block::kStagedValues;
-    for (int i = static_cast<int>(threadIdx.x); i < rows * b_.experts;
-         i += kRouteThreads) {
+    for (int i = static_cast<int>(threadIdx.x); i < rows * b_.experts; i += kRouteThreads) {
       const std::int64_t row = segment.rows[i / b_.experts];
       float z = 0;
       if (program.direct != nullptr) {
@@ -278,9 +276,9 @@ class SegmentDecision {
     const std::int64_t row = segment.rows[r];
     const bool failed_before = __ldcg(b_.args.failed_layer + row) >= 0;
     const bool wants_counts = b_.args.counters != nullptr && b_.args.counted[row] != 0;
-    float* probabilities =
-        b_.args.probabilities == nullptr || !keep ? nullptr
-                                                  : b_.args.probabilities + row * b_.experts;
+    float* probabilities = b_.args.probabilities == nullptr || !keep
+                               ? nullptr
+                               : b_.args.probabilities + row * b_.experts;
     const bool by_table = program.form == HiddenForm::kTable;
     const RouteChoice choice =
         by_table
@@ -298,9 +296,7 @@ class SegmentDecision {
     if (b_.lane < k_) {
       b_.args.expert_ids[row * k_ + b_.lane] = choice.expert;
       b_.args.weights[row * k_ + b_.lane] = choice.weight;
-      if (ids_ != nullptr) {
-        ids_[row * k_ + b_.lane] = choice.expert;
-      } else if (MakesLists(b_.args) && !b_.few) {
+      if (MakesLists(b_.args)) {
         atomicOr(b_.scratch.chosen + choice.expert * b_.scratch.words + row / 32, 1u << (row % 32));
       }
       if (counts) {
@@ -323,7 +319,6 @@ class SegmentDecision {
 
   Block& b_;
   const int k_;
-  std::int32_t* const ids_;
   bool plain_ = false;
   // Of a small hidden layer.
   PlainWeights<kPlainWidth / 16> weights_;

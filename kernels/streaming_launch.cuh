@@ -56,7 +56,7 @@ void LaunchStreaming(Params params, const TileMap& map, CudaStream stream) {
                        : 0;
   // Tokens come from L2 and need less in flight than weights do.
   constexpr int kWeights = Shape::kWeightSlotBytes, kTokens = Shape::kTokenSlotBytes;
-  const int header = HeaderBytes<Shape>(params.job_capacity);
+  const int header = HeaderBytes<Shape>(params);
   params.weight_slots =
       std::min((kSharedBytes - header - Shape::kTokenSlots * kTokens) / kWeights, kMaxSlots);
   if (Shape::kMaxTokens <= 8 && IsDense(kProduct) && tiles <= MultiprocessorCount()) {

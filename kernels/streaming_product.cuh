@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "kernels/cuda_launch.cuh"
+#include "kernels/streaming_jobs.cuh"
 #include "kernels/streaming_results.cuh"
 #include "kernels/streaming_tiles.cuh"
 #include "kernels/tile_copy.cuh"
@@ -25,13 +26,14 @@ template <Product kProduct, typename Shape>
 class Kernel {
  public:
   __device__ __forceinline__ Kernel(const Params& params, const TileMap* map, unsigned char* memory)
-      : p_(params), map_(map), shared_(*reinterpret_cast<Shared*>(memory)) {
-    places_ = reinterpret_cast<int*>(memory + sizeof(Shared));
-    turn_ = reinterpret_cast<unsigned char*>(places_ + 2 * kMaxTokens);
-    jobs_ = reinterpret_cast<Job*>(turn_ + Shape::kTurnBytes);
-    weights_ = SharedAddress(memory) + HeaderBytes<Shape>(p_.job_capacity);
-    tokens_ = weights_ + p_.weight_slots * Shape::kWeightSlotBytes;
-  }
+      : p_(params),
+        map_(map),
+        shared_(*reinterpret_cast<Shared*>(memory)),
+        places_(reinterpret_cast<int*>(memory + sizeof(Shared))),
+        turn_(reinterpret_cast<unsigned char*>(places_ + 2 * kMaxTokens)),
+        jobs_(params, turn_ + Shape::kTurnBytes),
+        weights_(SharedAddress(memory) + HeaderBytes<Shape>(params)),
+        tokens_(weights_ + params.weight_slots * Shape::kWeightSlotBytes) {}
 
   __device__ __forceinline__ void Run() {
     const int warp = threadIdx.x / 32;
@@ -47,13 +49,7 @@ class Kernel {
       if (warp == kConsumerWarps) {
         if (threadIdx.x % 32 == 0) LoadWeights();
       } else if (warp == kConsumerWarps + 1) {
-        WaitForEarlierKernels();
-        if constexpr (Shape::kBesideOthers) {
-          *static_cast<volatile int*>(&shared_.earlier_ended) = 1;
-          if (kProduct == Product::kDown && p_.x_ready != nullptr && blockIdx.x == 0)
-            *p_.x_ready = 0;
-        }
-        if constexpr (!IsDense(kProduct)) ListJobs();
+        ListJobs();
       } else if (warp < kConsumerWarps + 2 + kTokenWarps) {
         if (StartsEarly()) {
           WaitForRows();
@@ -119,32 +115,40 @@ class Kernel {
             .count = min(size, p_.rows - first)};
   }
 
+  __device__ __forceinline__ bool ListsItself() const {
+    return Shape::kBesideOthers && !IsDense(kProduct) && p_.expert_ids != nullptr;
+  }
+
+  // The warp that lists.
+  __device__ __forceinline__ void AwaitEarlierKernels() {
+    WaitForEarlierKernels();
+    if constexpr (Shape::kBesideOthers) {
+      *static_cast<volatile int*>(&shared_.earlier_ended) = 1;
+      if (kProduct == Product::kDown && p_.x_ready != nullptr && blockIdx.x == 0) *p_.x_ready = 0;
+    }
+  }
+
   // One warp.
   __device__ __forceinline__ void ListJobs() {
-    const int lane = threadIdx.x % 32;
-    int listed = 0;
-    for (int base = 0; base < p_.experts; base += 32) {
-      const int expert = base + lane;
-      int first = 0, count = 0;
-      if (expert < p_.experts) {
-        first = p_.expert_offsets[expert];
-        count = p_.expert_offsets[expert + 1] - first;
+    if constexpr (IsDense(kProduct)) {
+      AwaitEarlierKernels();
+    } else {
+      int count;
+      if (ListsItself()) {
+        // The warp has nothing else to do until the choices are there, so it goes through this once
+        // over whatever stands there: most of what it costs is fetching its instructions.
+#pragma unroll 1
+        for (int pass = 0; pass < 2; ++pass) {
+          if (pass == 1) AwaitEarlierKernels();
+          count = jobs_.TakeChoices();
+        }
+      } else {
+        AwaitEarlierKernels();
+        count = jobs_.TakeLists();
       }
-      const int jobs = (count + kMaxTokens - 1) / kMaxTokens, size = ChunkOf(count, kMaxTokens);
-      int end = jobs;
-      for (int step = 1; step < 32; step *= 2) {
-        const int other = __shfl_up_sync(~0u, end, step);
-        if (lane >= step) end += other;
-      }
-      for (int i = 0; i < jobs; ++i)
-        jobs_[listed + end - jobs + i] = {
-            .first = first + i * size,
-            .expert = static_cast<std::uint16_t>(expert),
-            .count = static_cast<std::uint16_t>(min(size, count - i * size))};
-      listed += __shfl_sync(~0u, end, 31);
+      if (threadIdx.x % 32 == 0) shared_.job_count = count;
+      Arrive(&shared_.jobs_ready);
     }
-    if (lane == 0) shared_.job_count = listed;
-    Arrive(&shared_.jobs_ready);
   }
 
   // ---- Weights: one thread.
@@ -168,11 +172,11 @@ class Kernel {
     // The lists are used up first: their turns take fixed tiles from the end, which meet those of
     // the turns above at index fixed + listed_tiles.
     if (listed >= listed_tiles) return spread(fixed - 1 - (listed - listed_tiles));
-    const int job = listed / p_.row_groups;
-    return {.matrix = jobs_[job].expert,
+    const Job job = jobs_[listed / p_.row_groups];
+    return {.matrix = job.expert,
             .group = listed % p_.row_groups,
-            .first = jobs_[job].first,
-            .count = jobs_[job].count};
+            .first = job.first,
+            .count = job.count};
   }
 
   // Memory has nothing to do until the lists are there. If every expert has one job, listed tile
@@ -287,9 +291,10 @@ class Kernel {
       *row = tile.first + token;
       return *row * (p_.k + p_.shared) + p_.k + tile.matrix - p_.experts;
     }
-    // Written while this kernel runs, if it started early.
-    const int slot = Shape::kBesideOthers ? __ldcg(p_.slots + tile.first + token)
-                                          : p_.slots[tile.first + token];
+    // In memory they are written while this kernel runs, if it started early.
+    const int slot = ListsItself()          ? jobs_.Slot(tile.first + token)
+                     : Shape::kBesideOthers ? __ldcg(p_.slots + tile.first + token)
+                                            : p_.slots[tile.first + token];
     *row = slot / p_.k;
     return slot + *row * p_.shared;
   }
@@ -423,10 +428,10 @@ class Kernel {
   const Params& p_;
   const TileMap* map_;
   Shared& shared_;
-  int* places_;          // [2, kMaxTokens]
-  unsigned char* turn_;  // [warps, 2, 512]
-  Job* jobs_;
-  std::uint32_t weights_, tokens_;  // the rings
+  int* const places_;          // [2, kMaxTokens]
+  unsigned char* const turn_;  // [warps, 2, 512]
+  JobList<kMaxTokens> jobs_;
+  const std::uint32_t weights_, tokens_;  // the rings
 };
 
 template <Product kProduct, typename Shape>

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/expert_products.h"
+
 namespace penstock::streaming {
 
 enum class Product {
@@ -24,6 +26,8 @@ struct Params {
   void* y;
   const std::int32_t* expert_offsets;  // [experts + 1]
   const std::int32_t* slots;
+  const std::int32_t* expert_ids;  // [rows, k], or null; then expert_offsets and slots are not read
+  const std::int32_t* num_rows;
   std::int32_t* next_tile;  // [2]: tiles handed out, CTAs finished; null: tiles by a fixed stride
   int rows, n, m;           // m: outputs of a matrix, after SiLU
   int experts, shared, k;
@@ -35,7 +39,7 @@ struct Params {
   int weight_slots, token_slots;
   int job_capacity;
   // Of shapes that are kBesideOthers:
-  int paced;  // stages of weights on their way at once, as long as earlier kernels are at work
+  int paced;    // stages of weights on their way at once, as long as earlier kernels are at work
   int guesses;  // gate·up: stages brought to L2 of a tile that the lists will probably name
   // Gate·up: null, or where rows of x are counted: tiles that need no list begin when it stands at
   // `rows`, whether or not the kernels before have ended. Down leaves it at zero.
@@ -92,13 +96,6 @@ struct Tile {
   int count;
 };
 
-// Rows of one expert that go through together.
-struct Job {
-  int first;  // into slots
-  std::uint16_t expert;
-  std::uint16_t count;
-};
-
 struct alignas(16) Shared {
   std::uint64_t weights_full[kMaxSlots], weights_empty[kMaxSlots];
   std::uint64_t tokens_full[kMaxSlots], tokens_empty[kMaxSlots];
@@ -108,14 +105,6 @@ struct alignas(16) Shared {
   int job_count;
   int earlier_ended;  // 1: no earlier kernel is at work
 };
-
-// What lies before the rings: Shared, the places of two tiles' tokens, room to turn results, jobs.
-template <typename Shape>
-__host__ __device__ constexpr int HeaderBytes(int job_capacity) {
-  const int bytes = static_cast<int>(sizeof(Shared) + 2 * Shape::kMaxTokens * sizeof(int) +
-                                     Shape::kTurnBytes + job_capacity * sizeof(Job));
-  return (bytes + 1023) / 1024 * 1024;
-}
 
 // A place in a ring of slots, and the parity of the round.
 struct Cursor {

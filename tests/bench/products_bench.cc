@@ -114,7 +114,7 @@ class Bench {
         h_(kMaxRows * (kK + kShared) * kWidth),
         y_(kMaxRows * (kK + kShared) * kD),
         dense_(std::max(256 * kVocabulary, kMaxRows * kQkv)),
-        tiles_(std::vector<std::int32_t>(kLayers * 4, 0)),
+        tiles_(std::vector<std::int32_t>(kLayers * 2 * ExpertProductsArgs::kTileCounters, 0)),
         offsets_(kLayers * (kExperts + 1)),
         slots_(kLayers * kMaxRows * kK) {
     PENSTOCK_CHECK_CUDA(cudaStreamCreate(&stream_));
@@ -203,8 +203,8 @@ class Bench {
     args.slots = slots_.get() + l * kMaxRows * kK;
     args.h = h_.get();
     args.y = y_.get();
-    args.gate_up_tiles = tiles_.get() + l * 4;
-    args.down_tiles = tiles_.get() + l * 4 + 2;
+    args.gate_up_tiles = tiles_.get() + l * 2 * ExpertProductsArgs::kTileCounters;
+    args.down_tiles = args.gate_up_tiles + ExpertProductsArgs::kTileCounters;
     args.rows = rows;
     args.d = kD;
     args.width = kWidth;

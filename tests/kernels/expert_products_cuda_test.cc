@@ -59,7 +59,7 @@ struct Layer {
                         1.0f / std::sqrt(static_cast<float>(shape.width)), 2)),
         device_gate_up(gate_up),
         device_down(down),
-        tiles(std::vector<std::int32_t>(4, 0)) {
+        tiles(std::vector<std::int32_t>(2 * ExpertProductsArgs::kTileCounters, 0)) {
     const std::int64_t matrices = shape.experts + shape.shared;
     has_maps =
         MakeGatedTileMap(device_gate_up.get(), matrices, shape.width, shape.d, &gate_up_map) &&
@@ -95,10 +95,31 @@ class Batch {
       offsets_.push_back(static_cast<std::int32_t>(slots_.size()));
     }
     slots_.resize(rows_ * shape.k, -1);
+    // Padding has whatever a step before left.
+    for (std::int64_t row = 0; row < rows_; ++row) {
+      if (!routing[row].empty()) num_rows_ = static_cast<std::int32_t>(row + 1);
+    }
+    for (std::int64_t row = 0; row < rows_; ++row) {
+      for (std::int64_t rank = 0; rank < shape.k; ++rank) {
+        ids_.push_back(row >= num_rows_       ? static_cast<std::int32_t>(rank)
+                       : routing[row].empty() ? -1
+                                              : routing[row][rank]);
+      }
+    }
+  }
+
+  bool MayListItself() const {
+    ExpertProductsArgs args = Args();
+    if (layer_.has_maps) {
+      args.gate_up_map = &layer_.gate_up_map;
+      args.down_map = &layer_.down_map;
+    }
+    return ListsItself(args);
   }
 
   // early: gate·up does not wait for earlier kernels, but for its rows.
-  Products OnDevice(bool early = false) const {
+  // own_lists: of the rows' experts, with rows of padding behind those that have any.
+  Products OnDevice(bool early = false, bool own_lists = false) const {
     const DeviceArray<std::int32_t> ready(std::vector<std::int32_t>(1, static_cast<int>(rows_)));
     const DeviceArray<std::uint16_t> x(x_), h(UntouchedH()), y(UntouchedY());
     const DeviceArray<std::int32_t> offsets(offsets_), slots(slots_);
@@ -110,12 +131,18 @@ class Batch {
       args.gate_up_map = &layer_.gate_up_map;
       args.down_map = &layer_.down_map;
     }
-    args.expert_offsets = offsets.get();
-    args.slots = slots.get();
+    const DeviceArray<std::int32_t> ids(ids_), num_rows(std::vector<std::int32_t>(1, num_rows_));
+    if (own_lists) {
+      args.expert_ids = ids.get();
+      args.num_rows = num_rows.get();
+    } else {
+      args.expert_offsets = offsets.get();
+      args.slots = slots.get();
+    }
     args.h = h.get();
     args.y = y.get();
     args.gate_up_tiles = layer_.tiles.get();
-    args.down_tiles = layer_.tiles.get() + 2;
+    args.down_tiles = layer_.tiles.get() + ExpertProductsArgs::kTileCounters;
     if (early) args.x_ready = ready.get();
     ExpertGateUpCuda(args, nullptr);
     const std::vector<std::uint16_t> untouched = UntouchedY();  // gate·up may have used it
@@ -188,7 +215,8 @@ class Batch {
   const Layer& layer_;
   std::int64_t rows_;
   std::vector<std::uint16_t> x_;
-  std::vector<std::int32_t> offsets_, slots_;
+  std::vector<std::int32_t> offsets_, slots_, ids_;
+  std::int32_t num_rows_ = 0;
 };
 
 // Sums of the same products in another order, then the same roundings: values agree to a few units
@@ -220,11 +248,17 @@ void ExpectAgreement(const Layer& layer, const Routing& routing, const std::stri
   const Products device = batch.OnDevice(), cpu = batch.OnCpu(device.h);
   ExpectClose(device.h, cpu.h, what + ", h");
   ExpectClose(device.y, cpu.y, what + ", y");
-  if (rows > 0 && rows <= ExpertProductsArgs::kMaxEarlyRows && layer.has_maps &&
-      layer.shape.shared > 0) {
+  const bool starts_early = rows > 0 && rows <= ExpertProductsArgs::kMaxEarlyRows &&
+                            layer.has_maps && layer.shape.shared > 0;
+  if (starts_early) {
     const Products early = batch.OnDevice(true);
     EXPECT_EQ(early.h, device.h) << what << ", early";
     EXPECT_EQ(early.y, device.y) << what << ", early";
+  }
+  if (rows > 0 && batch.MayListItself()) {
+    const Products own = batch.OnDevice(starts_early, true);
+    EXPECT_EQ(own.h, device.h) << what << ", own lists";
+    EXPECT_EQ(own.y, device.y) << what << ", own lists";
   }
   EXPECT_THAT(layer.tiles.Download(), testing::Each(0)) << what << ": counters are left at zero";
 }

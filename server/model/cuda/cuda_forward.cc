@@ -196,6 +196,29 @@ void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const
   const ModelConfig& config = weights_->config();
   const auto i = static_cast<std::int64_t>(index);
   const std::int64_t rows = step.bounds.rows, traced = i * options_.max_rows * config.top_k;
+  ExpertProductsArgs experts{.x = HiddenStates(index, rows),
+                             .gate_up = layer.gate_up,
+                             .down = layer.down,
+                             .gate_up_map = layer.experts_mapped ? &layer.gate_up_map : nullptr,
+                             .down_map = layer.experts_mapped ? &layer.down_map : nullptr,
+                             .expert_offsets = expert_offsets_,
+                             .slots = slot_rows_,
+                             .h = hidden_,
+                             .y = partials_,
+                             .gate_up_tiles = tiles_ + 2 * i * ExpertProductsArgs::kTileCounters,
+                             .down_tiles = tiles_ + (2 * i + 1) * ExpertProductsArgs::kTileCounters,
+                             .x_ready = StartsEarly(layer, step) ? hidden_ready_ + i : nullptr,
+                             .rows = rows,
+                             .d = config.hidden_size,
+                             .width = config.moe_intermediate_size,
+                             .experts = config.experts,
+                             .shared = weights_->shared(),
+                             .k = config.top_k};
+  const bool own_lists = ListsItself(experts);
+  if (own_lists) {
+    experts.expert_ids = expert_ids_ + traced;
+    experts.num_rows = step.rows.num_rows;
+  }
   RouteRowsCuda({.shape = Routes(step),
                  .plan = {route_plan_},
                  .num_rows = step.rows.num_rows,
@@ -211,31 +234,12 @@ void CudaForward::FeedForward(const DeviceLayer& layer, std::size_t index, const
                  .expert_ids = expert_ids_ + traced,
                  .weights = expert_weights_ + traced,
                  .shared_gate_logits = shared_gate_logits_,
-                 .expert_offsets = expert_offsets_,
-                 .slot_rows = slot_rows_,
+                 .expert_offsets = own_lists ? nullptr : expert_offsets_,
+                 .slot_rows = own_lists ? nullptr : slot_rows_,
                  .failed_layer = step.out.failed_layer,
                  .expert_rows = expert_rows_ + i * options_.max_routers * config.experts,
                  .counters = options_.telemetry ? counters_ + i * options_.max_routers : nullptr},
                 step.stream);
-  const ExpertProductsArgs experts{
-      .x = HiddenStates(index, rows),
-      .gate_up = layer.gate_up,
-      .down = layer.down,
-      .gate_up_map = layer.experts_mapped ? &layer.gate_up_map : nullptr,
-      .down_map = layer.experts_mapped ? &layer.down_map : nullptr,
-      .expert_offsets = expert_offsets_,
-      .slots = slot_rows_,
-      .h = hidden_,
-      .y = partials_,
-      .gate_up_tiles = tiles_ + 4 * i,
-      .down_tiles = tiles_ + 4 * i + 2,
-      .x_ready = StartsEarly(layer, step) ? hidden_ready_ + i : nullptr,
-      .rows = rows,
-      .d = config.hidden_size,
-      .width = config.moe_intermediate_size,
-      .experts = config.experts,
-      .shared = weights_->shared(),
-      .k = config.top_k};
   ExpertGateUpCuda(experts, step.stream);
   ExpertDownCuda(experts, step.stream);
   const bool last = index + 1 == weights_->layers().size();

@@ -165,7 +165,7 @@ class CudaForward {
   float* shared_gate_logits_ = nullptr;     // [rows]
   std::int32_t* expert_offsets_ = nullptr;  // [E + 1]
   std::int32_t* slot_rows_ = nullptr;       // [rows · k]
-  std::int32_t* tiles_ = nullptr;           // [layers, 4]
+  std::int32_t* tiles_ = nullptr;           // [layers, 2, kTileCounters]
   std::int32_t* hidden_ready_ = nullptr;    // [layers]: rows of HiddenStates that are there
   void *attention_plan_ = nullptr, *route_plan_ = nullptr;
   // Zeroed once.

@@ -7,6 +7,7 @@
 #include "ATen/TensorOperators.h"
 #include "ATen/ops/arange.h"
 #include "ATen/ops/pow.h"
+#include "kernels/expert_products.h"
 #include "kernels/rope.h"
 #include "server/base/status_macros.h"
 #include "server/model/cuda/cuda_forward.h"
@@ -90,7 +91,7 @@ void CudaForward::Lay(Carver& carver) {
   shared_gate_logits_ = carver.Take<float>(rows);
   expert_offsets_ = carver.Take<std::int32_t>(c.experts + 1);
   slot_rows_ = carver.Take<std::int32_t>(rows * c.top_k);
-  tiles_ = carver.Take<std::int32_t>(c.layers * 4);
+  tiles_ = carver.Take<std::int32_t>(c.layers * 2 * ExpertProductsArgs::kTileCounters);
   hidden_ready_ = carver.Take<std::int32_t>(c.layers);
 
   const RouteShape routes =
