@@ -30,7 +30,7 @@ inline constexpr int kWarpgroups = 2;
 inline constexpr int kConsumerWarps = kWarpgroups * 4;
 inline constexpr int kThreads = (kConsumerWarps + 4) * 32;
 inline constexpr int kSlots = 4;       // stages on their way
-inline constexpr int kLead = 2;         // stages between the warpgroups
+inline constexpr int kLead = 2;        // stages between the warpgroups
 inline constexpr int kTileQueue = 16;  // a tile has at least one stage
 static_assert(kTileQueue >= kSlots + 2);
 inline constexpr int kBoxBytes = kTileRows / 2 * 128;  // half of a stage's weights
@@ -54,17 +54,7 @@ __host__ __device__ constexpr int SharedBytes(int experts) {
          (experts + 2) * static_cast<int>(sizeof(Job));
 }
 
-// A place in the ring, and the parity of the round.
-struct Cursor {
-  int slot = 0;
-  int parity = 0;
-  __device__ __forceinline__ void Next() {
-    if (++slot == kSlots) {
-      slot = 0;
-      parity ^= 1;
-    }
-  }
-};
+using Cursor = RingCursor<kSlots>;
 
 struct Maps {
   TileMap weights;  // MakeGroupedGatedMap or MakeGroupedMap
@@ -230,8 +220,8 @@ class Kernel {
     MultiplyTile<kTokens>(tile, at);
   }
 
-  // The first kTokens rows of the tokens' slots; what stands in those beyond tile.count, which may be
-  // 0, reaches only sums that nobody keeps.
+  // The first kTokens rows of the tokens' slots; what stands in those beyond tile.count, which may
+  // be 0, reaches only sums that nobody keeps.
   template <int kTokens>
   __device__ __forceinline__ void MultiplyTile(const Tile& tile, Cursor* at) {
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;

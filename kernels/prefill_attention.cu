@@ -31,18 +31,8 @@ struct Shared {
   std::uint64_t queries_full[kQueryStages], queries_empty[kQueryStages];
 };
 
-// A place in a ring, and the parity of the round.
-template <int kSlots>
-struct Cursor {
-  int slot = 0;
-  int parity = 0;
-  __device__ __forceinline__ void Next() {
-    if (++slot == kSlots) {
-      slot = 0;
-      parity ^= 1;
-    }
-  }
-};
+using TileCursor = RingCursor<kStages>;
+using QueryCursor = RingCursor<kQueryStages>;
 
 // What a block does at a time: one head of up to kItemRows rows of a sequence. `base` is the
 // position of the first row of the first tile, which the step may not have.
@@ -137,8 +127,8 @@ class PrefillBlock {
     const int kv_heads = static_cast<int>(args_.kv.kv_heads), group = heads_ / kv_heads;
     const auto* cache =
         static_cast<const __nv_bfloat16*>(args_.kv.cache) + first * kHeadDim + unit * 8;
-    Cursor<kStages> at{.slot = 0, .parity = 1};
-    Cursor<kQueryStages> queries{.slot = 0, .parity = 1};
+    TileCursor at{.slot = 0, .parity = 1};
+    QueryCursor queries{.slot = 0, .parity = 1};
     Item next = ItemAt(static_cast<int>(blockIdx.x));
     for (int i = static_cast<int>(blockIdx.x); i < items_; i += static_cast<int>(gridDim.x)) {
       const Item item = next;
@@ -198,8 +188,8 @@ class PrefillBlock {
   // ---- A warpgroup.
   __device__ void Attend() {
     const int warpgroup = static_cast<int>(threadIdx.x) / 128;
-    Cursor<kStages> at;
-    Cursor<kQueryStages> queries;
+    TileCursor at;
+    QueryCursor queries;
     Item next = ItemAt(static_cast<int>(blockIdx.x));
     for (int i = static_cast<int>(blockIdx.x); i < items_; i += static_cast<int>(gridDim.x)) {
       const Item item = next;
@@ -224,15 +214,14 @@ class PrefillBlock {
   }
 
   __device__ __forceinline__ void AttendTile(const Item& item, int begin, int tiles,
-                                             const Cursor<kQueryStages>& queries,
-                                             Cursor<kStages>* at) {
+                                             const QueryCursor& queries, TileCursor* at) {
     const std::uint32_t q =
         queries_ + queries.slot * kQueryBytes + begin % kItemRows * 128;  // the tile's rows
     Scores scores;
     Sums sums = {};
     Weights weights;
     float maximum[2] = {-INFINITY, -INFINITY}, total[2] = {}, old[2];
-    Cursor<kStages> next = *at;
+    TileCursor next = *at;
     Score(q, next, scores);
     WaitForProducts<0>();
     if (tiles == 1) Mask(scores);
@@ -266,8 +255,7 @@ class PrefillBlock {
   }
 
   // scores [64, 64] = q · kᵀ, begun.
-  __device__ __forceinline__ void Score(std::uint32_t q, const Cursor<kStages>& at,
-                                        Scores& scores) {
+  __device__ __forceinline__ void Score(std::uint32_t q, const TileCursor& at, Scores& scores) {
     WaitBarrier(&shared_.full[at.slot], at.parity);
     FenceForAsyncProxy();
     const std::uint32_t keys = ring_ + at.slot * 2 * kTileBytes;

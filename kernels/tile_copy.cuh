@@ -1,5 +1,5 @@
-// What a product's ring of tiles is filled and emptied with: barriers, boxes of a TileMap by the
-// copy engine (TMA), single 16-byte copies.
+// What a ring of tiles is filled and emptied with: a place in it, barriers, boxes of a TileMap by
+// the copy engine (TMA), single 16-byte copies.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,19 @@
 #include "kernels/tile_map.h"
 
 namespace penstock {
+
+// A place in a ring, and the parity of the round.
+template <int kSlots>
+struct RingCursor {
+  int slot = 0;
+  int parity = 0;
+  __device__ __forceinline__ void Next() {
+    if (++slot == kSlots) {
+      slot = 0;
+      parity ^= 1;
+    }
+  }
+};
 
 // ---- Barriers (mbarrier): a phase ends when all expected threads and announced bytes have come.
 __device__ __forceinline__ void Arrive(std::uint64_t* barrier) {
@@ -79,9 +92,10 @@ __device__ __forceinline__ void LoadGatedBox(std::uint32_t to, const TileMap* ma
 // Brings the same box to L2.
 __device__ __forceinline__ void PrefetchGatedBox(const TileMap* map, int column, int octet,
                                                  int matrix) {
-  asm volatile("cp.async.bulk.prefetch.tensor.5d.L2.global.tile [%0, {%1, %2, %2, %3, %4}];" ::"l"(map),
-               "r"(column), "r"(0), "r"(octet), "r"(matrix)
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.prefetch.tensor.5d.L2.global.tile [%0, {%1, %2, %2, %3, %4}];" ::"l"(map),
+      "r"(column), "r"(0), "r"(octet), "r"(matrix)
+      : "memory");
 }
 
 }  // namespace penstock
