@@ -33,7 +33,7 @@ Params ParamsOf(const ExpertProductsArgs& args) {
   Params params = {};
   params.expert_offsets = args.expert_offsets;
   params.slots = args.slots;
-  if (args.expert_ids != nullptr && ListsItself(args)) {
+  if (ListsItself(args)) {
     params.expert_ids = args.expert_ids;
     params.num_rows = args.num_rows;
   }
