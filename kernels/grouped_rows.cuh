@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/bulk_copy.cuh"
+#include "kernels/cuda_launch.cuh"
 #include "kernels/grouped_tiles.cuh"
 
 namespace penstock::grouped {
@@ -38,13 +39,8 @@ class RowLister {
 
   // One thread, before it has the copy engine read what all blocks have listed.
   __device__ __forceinline__ static void WaitForAll(const Params& params) {
-    int done;
-    do {
-      asm volatile("ld.acquire.gpu.global.s32 %0, [%1];"
-                   : "=r"(done)
-                   : "l"(params.listed_by)
-                   : "memory");
-    } while (done < static_cast<int>(gridDim.x));
+    while (LoadAcquire(params.listed_by) < static_cast<int>(gridDim.x)) {
+    }
     FenceGlobalForCopies();
   }
 
