@@ -8,6 +8,7 @@
 #include "c10/util/Exception.h"
 #include "server/base/status_macros.h"
 #include "server/model/cuda/cuda_model_state.h"
+#include "server/model/cuda/step/router_limits.h"
 
 namespace penstock {
 namespace {

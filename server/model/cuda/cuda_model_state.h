@@ -25,7 +25,6 @@ namespace penstock {
 
 // What the GPU engine is made for.
 inline constexpr int kInFlight = 2;
-inline constexpr std::int64_t kMaxHidden = 1024;       // widest hidden layer of a router
 inline constexpr std::int64_t kMaxStepRows = 16384;    // of the routing kernels
 inline constexpr std::int64_t kMaxTop = 64;            // alternatives beside a scored token
 inline constexpr std::int64_t kMaxTokenLists = 32768;  // logit_bias entries, and bans, of a step

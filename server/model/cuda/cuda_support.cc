@@ -3,6 +3,7 @@
 #include "routers/router.h"
 #include "server/base/error.h"
 #include "server/model/cuda/cuda_model_state.h"
+#include "server/model/cuda/step/router_limits.h"
 
 namespace penstock {
 
@@ -36,17 +37,7 @@ absl::Status CheckCudaModel(const ModelConfig& config, const std::string& dtype,
 }
 
 absl::Status CheckCudaRouter(const Router& router) {
-  const std::optional<RouterProgram> program = router.Program(0);
-  if (!program) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "kind ", router.spec().kind().name, ": no program of the GPU engine computes this router"));
-  }
-  if (program->hidden > kMaxHidden) {
-    return absl::InvalidArgumentError(absl::StrCat("kind ", router.spec().kind().name,
-                                                   ": got a hidden width of ", program->hidden,
-                                                   ", want at most ", kMaxHidden, " on a GPU"));
-  }
-  return absl::OkStatus();
+  return CheckProgram(router.spec().kind().name, router.Program(0));
 }
 
 }  // namespace penstock
