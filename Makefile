@@ -88,13 +88,13 @@ bench: configure ## the figures of BENCHMARKS.md (CPU), beside Hugging Face tran
 
 format: ## clang-format over our sources
 	@$(SETUP) lint
-	git ls-files '*.h' '*.cc' '*.proto' | xargs clang-format-14 -i
+	git ls-files '*.h' '*.cc' '*.cu' '*.cuh' '*.proto' | xargs clang-format-14 -i
 
 lint: ## clang-tidy and clang-format, without changing anything
 	@$(SETUP) build lint
 	@$(MAKE) --no-print-directory configure
 	@ninja -C $(BUILD) penstock_proto > /dev/null
-	git ls-files '*.h' '*.cc' '*.proto' | xargs clang-format-14 --dry-run -Werror
+	git ls-files '*.h' '*.cc' '*.cu' '*.cuh' '*.proto' | xargs clang-format-14 --dry-run -Werror
 	run-clang-tidy-14 -quiet -p $(BUILD) -j $(JOBS) '$(CURDIR)/(kernels|routers|server|clients)/.*\.cc$$'
 
 clean: ## remove what was built here; the shared dependencies stay

@@ -1,4 +1,5 @@
 #include "kernels/attention_inputs.h"
+
 #include "kernels/cuda_launch.cuh"
 #include "kernels/row_vectors.cuh"
 
@@ -27,9 +28,9 @@ __device__ __forceinline__ void AddBias(Vector8& x, const Vector8& bias) {
   for (int i = 0; i < kVector; ++i) x.v[i] = RoundToBf16OnDevice(x.v[i] + bias.v[i]);
 }
 
-// A thread takes eight dimensions of one head, and the eight that they are rotated with. Of few rows
-// all that earlier kernels do not write is read before these have ended; of many, most blocks start
-// long after that, and ask for the sums first.
+// A thread takes eight dimensions of one head, and the eight that they are rotated with. Of few
+// rows all that earlier kernels do not write is read before these have ended; of many, most blocks
+// start long after that, and ask for the sums first.
 template <Element kElement, bool kManyRows>
 __global__ void __launch_bounds__(kThreads) AttentionInputs(AttentionInputsArgs args) {
   LetNextKernelStart();
@@ -107,10 +108,10 @@ void AttentionInputsCuda(const AttentionInputsArgs& args, CudaStream stream) {
                   static_cast<unsigned>(args.rows.max_rows));
   constexpr std::int64_t kManyRows = 1024;
   const bool many = args.rows.max_rows >= kManyRows, bf16 = args.qkv_element == Element::kBF16;
-  const auto kernel = many ? (bf16 ? AttentionInputs<Element::kBF16, true>
-                                   : AttentionInputs<Element::kF32, true>)
-                           : (bf16 ? AttentionInputs<Element::kBF16, false>
-                                   : AttentionInputs<Element::kF32, false>);
+  const auto kernel =
+      many
+          ? (bf16 ? AttentionInputs<Element::kBF16, true> : AttentionInputs<Element::kF32, true>)
+          : (bf16 ? AttentionInputs<Element::kBF16, false> : AttentionInputs<Element::kF32, false>);
   Launch(kernel, grid, kThreads, 0, Overlap::kWithEarlier, stream, args);
 }
 

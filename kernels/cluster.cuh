@@ -22,7 +22,9 @@ __device__ __forceinline__ void ClusterBarrier() {
 // The same place in shared memory of block `rank`.
 __device__ __forceinline__ std::uint32_t InCluster(const void* place, int rank) {
   std::uint32_t address;
-  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(SharedAddress(place)), "r"(rank));
+  asm("mapa.shared::cluster.u32 %0, %1, %2;"
+      : "=r"(address)
+      : "r"(SharedAddress(place)), "r"(rank));
   return address;
 }
 

@@ -1,7 +1,8 @@
 // A block for each layer and pair of routers, a warp for each of its rows in turn.
+#include "kernels/compare_routes.h"
+
 #include <cmath>
 
-#include "kernels/compare_routes.h"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/row_vectors.cuh"
 
@@ -135,8 +136,7 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void CompareRoutesCuda(const CompareRoutesArgs& args, CudaStream stream) {
-  const auto pairs =
-      static_cast<unsigned>(args.routers.num_serving * args.routers.num_routers);
+  const auto pairs = static_cast<unsigned>(args.routers.num_serving * args.routers.num_routers);
   if (args.layers == 0 || pairs == 0) return;
   const dim3 blocks(pairs, static_cast<unsigned>(args.layers));
   if (args.experts <= 64) {

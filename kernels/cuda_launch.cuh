@@ -53,8 +53,7 @@ void Launch(void (*kernel)(Parameters...), dim3 grid, int threads, std::size_t s
 // Like Launch, overlapped; `cluster` neighbouring blocks see each other's shared memory.
 template <typename... Parameters, typename... Arguments>
 void LaunchInClusters(void (*kernel)(Parameters...), dim3 grid, unsigned cluster, int threads,
-                      std::size_t shared_bytes, CudaStream stream,
-                      const Arguments&... arguments) {
+                      std::size_t shared_bytes, CudaStream stream, const Arguments&... arguments) {
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;

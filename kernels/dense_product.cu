@@ -1,4 +1,5 @@
 #include "kernels/dense_product.h"
+
 #include "kernels/streaming_launch.cuh"
 
 namespace penstock {

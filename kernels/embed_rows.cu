@@ -1,5 +1,6 @@
-#include "kernels/cuda_launch.cuh"
 #include "kernels/embed_rows.h"
+
+#include "kernels/cuda_launch.cuh"
 #include "kernels/row_vectors.cuh"
 
 namespace penstock {

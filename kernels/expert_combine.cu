@@ -1,5 +1,6 @@
-#include "kernels/cuda_launch.cuh"
 #include "kernels/expert_combine.h"
+
+#include "kernels/cuda_launch.cuh"
 #include "kernels/row_norm.cuh"
 
 namespace penstock {

@@ -1,4 +1,5 @@
 #include "kernels/expert_products.h"
+
 #include "kernels/grouped_experts.cuh"
 #include "kernels/streaming_launch.cuh"
 

@@ -1,7 +1,8 @@
+#include "kernels/fill_normal.h"
+
 #include <cuda_bf16.h>
 
 #include "kernels/cuda_launch.cuh"
-#include "kernels/fill_normal.h"
 #include "kernels/normal_quantile.h"
 
 // Built without contraction (kernels/CMakeLists.txt), as its twin.

@@ -63,13 +63,13 @@ void Down(const ExpertProductsArgs& args, CudaStream stream) {
   const auto* h = static_cast<const __nv_bfloat16*>(args.h);
   const std::int64_t listed = args.rows * args.k;
   Maps maps;
-  bool made = MakeGroupedMap(args.down, args.experts + args.shared, args.d, args.width,
-                             &maps.weights) &&
-              MakeRowMap(h, listed, 1, args.width, &maps.listed);
+  bool made =
+      MakeGroupedMap(args.down, args.experts + args.shared, args.d, args.width, &maps.weights) &&
+      MakeRowMap(h, listed, 1, args.width, &maps.listed);
   maps.shared = maps.listed;
   if (args.shared > 0)
-    made = made && MakeRowMap(h + listed * args.width, args.rows, args.shared, args.width,
-                              &maps.shared);
+    made = made &&
+           MakeRowMap(h + listed * args.width, args.rows, args.shared, args.width, &maps.shared);
   if (made) LaunchGrouped<Product::kDown>(args, params, maps, stream);
 }
 

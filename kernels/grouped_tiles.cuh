@@ -56,8 +56,7 @@ __host__ __device__ constexpr int PartsOf(int count) {
 // Jobs [experts + 2] in shared memory, the last one behind all tiles.
 class TileOrder {
  public:
-  __device__ __forceinline__ TileOrder(const Params& params, Job* jobs)
-      : p_(params), jobs_(jobs) {}
+  __device__ __forceinline__ TileOrder(const Params& params, Job* jobs) : p_(params), jobs_(jobs) {}
 
   // A warp's work.
   __device__ __forceinline__ void Make() const {

@@ -1,7 +1,8 @@
 // The experts' lists of many rows: a block for each expert, instead of one block for all, as
 // route_lists.cuh does while its kernel runs.
-#include "kernels/cuda_launch.cuh"
 #include "kernels/list_experts.cuh"
+
+#include "kernels/cuda_launch.cuh"
 
 namespace penstock {
 namespace {

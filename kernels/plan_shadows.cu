@@ -1,7 +1,8 @@
 // A block for each router and layer: it finds the router's rows, which are the same in all layers,
 // and writes the layer's segments and items to places that follow from their number.
-#include "kernels/cuda_launch.cuh"
 #include "kernels/plan_shadows.h"
+
+#include "kernels/cuda_launch.cuh"
 #include "kernels/route_plan.cuh"
 
 namespace penstock {
@@ -28,9 +29,8 @@ __global__ void __launch_bounds__(kThreads)
             layers = static_cast<int>(args.layers);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
   const int num_rows = *args.num_rows, first_row = layer * static_cast<int>(args.rows);
-  const RoutePlanLayout plan(
-      args.shape,
-      {static_cast<char*>(args.plans.memory) + args.plan_bytes * static_cast<std::size_t>(router)});
+  const RoutePlanLayout plan(args.shape, {static_cast<char*>(args.plans.memory) +
+                                          args.plan_bytes * static_cast<std::size_t>(router)});
 
   // How many rows there are says where this layer's segments begin.
   int count = 0;
@@ -82,8 +82,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   for (int i = static_cast<int>(threadIdx.x); i < segments * tiles; i += kThreads) {
     const int segment = layer * segments + i / tiles;
-    plan.items[layer * segments * tiles + i] = {segment, descriptor, i % tiles,
-                                                RoutePhase::kFirst};
+    plan.items[layer * segments * tiles + i] = {segment, descriptor, i % tiles, RoutePhase::kFirst};
   }
   for (int i = static_cast<int>(threadIdx.x); i < segments * slices; i += kThreads) {
     const int segment = layer * segments + i / slices;

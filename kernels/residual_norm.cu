@@ -1,5 +1,6 @@
-#include "kernels/cuda_launch.cuh"
 #include "kernels/residual_norm.h"
+
+#include "kernels/cuda_launch.cuh"
 #include "kernels/row_norm.cuh"
 
 namespace penstock {

@@ -10,9 +10,9 @@
 
 namespace penstock {
 
-inline constexpr int kPlainLanes = 4;                             // that share an output
+inline constexpr int kPlainLanes = 4;                              // that share an output
 inline constexpr int kPlainOutputs = kRouteThreads / kPlainLanes;  // of a block
-inline constexpr int kPlainWidth = 256;                           // inputs, at most
+inline constexpr int kPlainWidth = 256;                            // inputs, at most
 
 // Whether a program's products with its hidden layer are made so.
 __device__ __forceinline__ bool FitsPlain(const RouterProgram& program, int experts) {

@@ -21,7 +21,7 @@ struct RouteSegment {
   std::int32_t columns;  // of the first product: direct [E], first [h]
   // Pieces of the first product: the shared gate, then 16 columns each; 0: done by RouteDirect.
   std::int32_t tiles;
-  std::int32_t slices;   // pieces of the modulated product, after the tiles
+  std::int32_t slices;  // pieces of the modulated product, after the tiles
   std::int32_t rows[kSegmentRows];
 };
 

@@ -150,8 +150,10 @@ __device__ __forceinline__ void TileProduct(const void* const (&weights)[2], int
                                             int width, LoadRow load_row, BeforeRows before_rows,
                                             TileSum<kWeights, kRows>& sum) {
   // Blocks that are in flight together.
-  constexpr int kTogether =
-      (kRows == Element::kF32 ? 2 : kWeights == Element::kF32 ? 4 : 8) / kBlocks;
+  constexpr int kTogether = (kRows == Element::kF32      ? 2
+                             : kWeights == Element::kF32 ? 4
+                                                         : 8) /
+                            kBlocks;
   const int offset = static_cast<int>(threadIdx.x) % 4 * 8;
   if (first >= last) before_rows();
   for (int block = first + kTogether; block < last; ++block) {

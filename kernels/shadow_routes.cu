@@ -78,27 +78,26 @@ void RouteLayers(const ShadowRoutesArgs& args, const ShadowScratch& scratch, std
                    .layer_tokens = scratch.tokens},
                   stream);
   // −1 everywhere. It overlaps with nothing, so the plans are there for all that follows.
-  cudaMemsetAsync(scratch.failed, 0xff,
-                  static_cast<std::size_t>(routers.num_routers * shape.max_rows) *
-                      sizeof(std::int32_t),
-                  stream);
+  cudaMemsetAsync(
+      scratch.failed, 0xff,
+      static_cast<std::size_t>(routers.num_routers * shape.max_rows) * sizeof(std::int32_t),
+      stream);
   for (int i = 0; i < routers.num_routers; ++i) {
     const std::int64_t router_rows = i * shape.max_rows;
-    RouteRowsCuda(
-        {.shape = RoutesOf(shape),
-         .plan = {scratch.plans + scratch.plan_bytes * static_cast<std::size_t>(i)},
-         .num_rows = args.num_rows,
-         .row_routers = args.row_routers,
-         .counted = args.counted,
-         .token_ids = scratch.tokens,
-         .x = static_cast<const char*>(args.x) + 2 * first * args.rows * shape.d,
-         .programs = routers.routers[i].programs,
-         .scratch = scratch.routes,
-         .expert_ids = scratch.expert_ids + router_rows * shape.k,
-         .weights = scratch.weights,
-         .failed_layer = scratch.failed + router_rows,
-         .logits = scratch.logits + router_rows * shape.experts},
-        stream);
+    RouteRowsCuda({.shape = RoutesOf(shape),
+                   .plan = {scratch.plans + scratch.plan_bytes * static_cast<std::size_t>(i)},
+                   .num_rows = args.num_rows,
+                   .row_routers = args.row_routers,
+                   .counted = args.counted,
+                   .token_ids = scratch.tokens,
+                   .x = static_cast<const char*>(args.x) + 2 * first * args.rows * shape.d,
+                   .programs = routers.routers[i].programs,
+                   .scratch = scratch.routes,
+                   .expert_ids = scratch.expert_ids + router_rows * shape.k,
+                   .weights = scratch.weights,
+                   .failed_layer = scratch.failed + router_rows,
+                   .logits = scratch.logits + router_rows * shape.experts},
+                  stream);
   }
   CompareRoutesCuda({.layers = layers,
                      .rows = args.rows,

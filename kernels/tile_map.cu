@@ -1,9 +1,9 @@
+#include "kernels/tile_map.h"
+
 #include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstring>
-
-#include "kernels/tile_map.h"
 
 namespace penstock {
 namespace {

@@ -1,5 +1,5 @@
-// Preloaded into a server by tests: on SIGUSR2 a kernel traps, which no process recovers from, as with any fault of the
-// device in the middle of its work.
+// Preloaded into a server by tests: on SIGUSR2 a kernel traps, which no process recovers from, as
+// with any fault of the device in the middle of its work.
 #include <cuda_runtime_api.h>
 #include <pthread.h>
 #include <signal.h>
