@@ -3,13 +3,18 @@
 #include <chrono>
 #include <fstream>
 #include <iostream>
+#include <iterator>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
 #include "server/backend.h"
 #include "server/base/status_macros.h"
@@ -25,13 +30,15 @@ namespace {
 
 constexpr std::int64_t kMaxConfigBytes = 16 << 20;
 constexpr int kMixDecodeOutput = 64;
+// Unless --batch says otherwise; those above --max-batch are left out.
+constexpr int kBatches[] = {1, 4, 16, 64, 256};
 // Of the mixed load: a common batch, beside the largest; and how often its places are filled.
 constexpr int kMixedBatch = 64;
 constexpr int kMixedRounds = 4;
 
 struct BenchFlags {
   std::string model, device = "auto", dtype = "auto", load_format = "safetensors", json;
-  std::vector<int> batches = {1, 4, 16, 64, 256}, contexts = {512};
+  std::vector<int> batches, contexts = {512};
   std::vector<std::string> prefills, suites = {"decode", "prefill", "mixed", "routers"};
   int output = 64, max_batch = 256, max_context = 8192, prefill_chunk = 2048;
   bool no_telemetry = false;
@@ -43,15 +50,18 @@ struct PrefillShape {
   int prompt = 0, sequences = 0;
 };
 
-absl::StatusOr<PrefillShape> ParsePrefill(const std::string& text) {
+std::optional<PrefillShape> ParsePrefill(const std::string& text) {
+  const std::vector<std::string> parts = absl::StrSplit(text, 'x');
   PrefillShape shape;
-  char times = 0, rest = 0;
-  if (std::sscanf(text.c_str(), "%d%c%d%c", &shape.prompt, &times, &shape.sequences, &rest) != 3 ||
-      times != 'x' || shape.prompt < 1 || shape.sequences < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--prefill: got ", text, ", want TOKENSxSEQUENCES, as in 448x256"));
+  if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &shape.prompt) ||
+      !absl::SimpleAtoi(parts[1], &shape.sequences) || shape.prompt < 1 || shape.sequences < 1) {
+    return std::nullopt;
   }
   return shape;
+}
+
+std::string CheckPrefill(const std::string& text) {
+  return ParsePrefill(text) ? "" : "got " + text + ", want TOKENSxSEQUENCES, as in 448x256";
 }
 
 bool Wants(const BenchFlags& flags, const std::string& suite) {
@@ -193,11 +203,31 @@ absl::StatusOr<Backend> LoadModel(const BenchFlags& flags, ProgressBar& bar) {
   return LoadBackend(options);
 }
 
-absl::Status Measure(const BenchFlags& flags) {
-  std::vector<PrefillShape> prefills;
-  for (const std::string& text : flags.prefills) {
-    PENSTOCK_ASSIGN_OR_RETURN(prefills.emplace_back(), ParsePrefill(text));
+// Before anything is measured: a case may take minutes.
+absl::Status CheckCases(const std::vector<BenchCase>& cases, const EngineBench& bench) {
+  const int most = bench.spec().max_context;
+  for (BenchCase bench_case : cases) {
+    if (bench_case.kind == BenchCase::Kind::kDecode) {
+      const int fitting = bench.Fitting(bench_case.prompt + bench_case.output);
+      bench_case.sequences = std::clamp(fitting, 1, bench_case.sequences);
+    }
+    if (const std::int64_t got = bench.Positions(bench_case); got > most) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(bench_case.name, ": a sequence has ", got, " positions, want at most ", most,
+                       ": fewer tokens, or a larger --max-context where the model has one"));
+    }
   }
+  return absl::OkStatus();
+}
+
+absl::Status Measure(const BenchFlags& flags) {
+  std::ofstream out;
+  if (!flags.json.empty()) {
+    out.open(flags.json);
+    if (!out) return absl::UnavailableError(absl::StrCat("--json: cannot write ", flags.json));
+  }
+  std::vector<PrefillShape> prefills;
+  for (const std::string& text : flags.prefills) prefills.push_back(ParsePrefill(text).value());
   const std::string file = flags.model + "/config.json";
   PENSTOCK_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(file, kMaxConfigBytes));
   PENSTOCK_ASSIGN_OR_RETURN(const ModelConfig config, ParseModelConfig(text, file));
@@ -224,6 +254,8 @@ absl::Status Measure(const BenchFlags& flags) {
       const std::unique_ptr<EngineBench> bench,
       EngineBench::Create(std::move(backend.model), config,
                           {.max_batch = flags.max_batch, .prefill_chunk = flags.prefill_chunk}));
+  std::vector<BenchCase> cases = WithShadows(flags, Cases(flags, prefills, own, all), all);
+  PENSTOCK_RETURN_IF_ERROR(CheckCases(cases, *bench));
   const ModelSpec& spec = bench->spec();
   nlohmann::json report = {{"model", spec.name},
                            {"backend", spec.backend},
@@ -242,8 +274,9 @@ absl::Status Measure(const BenchFlags& flags) {
     std::cout << absl::StrFormat("%s, device copy %.2f TB/s\n", CudaDeviceName(), 1e-12 * *copy);
   }
   std::cout << absl::StrFormat("%-32s %10s %10s %6s %8s %8s %9s %8s\n", "", "tok/s", "ms a step",
-                               "steps", "experts", "GB", "floor ms", "of floor");
-  for (BenchCase& bench_case : WithShadows(flags, Cases(flags, prefills, own, all), all)) {
+                               "steps", "experts", "GB", "floor ms", "of floor")
+            << std::flush;
+  for (BenchCase& bench_case : cases) {
     const int fitting = bench->Fitting(bench_case.prompt + bench_case.output);
     if (bench_case.kind == BenchCase::Kind::kDecode && fitting < bench_case.sequences) {
       std::cout << absl::StrFormat("%-32s as many as fit the KV cache: %d\n", bench_case.name,
@@ -256,14 +289,23 @@ absl::Status Measure(const BenchFlags& flags) {
     report["rows"].push_back(ToJson(row));
   }
   if (flags.json.empty()) return absl::OkStatus();
-  std::ofstream out(flags.json);
   out << report.dump(2) << "\n";
   out.flush();
   return out ? absl::OkStatus()
              : absl::InternalError(absl::StrCat("--json: cannot write ", flags.json));
 }
 
-int Run(const BenchFlags& flags) {
+int Run(BenchFlags flags) {
+  if (flags.batches.empty()) {
+    std::copy_if(std::begin(kBatches), std::end(kBatches), std::back_inserter(flags.batches),
+                 [&flags](int batch) { return batch <= flags.max_batch; });
+  }
+  for (const int batch : flags.batches) {
+    if (batch <= flags.max_batch) continue;
+    std::cerr << "penstock bench: --batch: got " << batch << ", want at most " << flags.max_batch
+              << ", which is --max-batch\n";
+    return kExitUsage;
+  }
   const absl::Status status = Measure(flags);
   if (status.ok()) return kExitOk;
   std::cerr << "penstock bench: " << status.message() << "\n";
@@ -280,10 +322,10 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
       ->add_option("MODEL", flags->model,
                    "folder of a checkpoint; with --load-format dummy its config.json is enough")
       ->required();
-  command->add_option("--device", flags->device)
+  command->add_option("--device", flags->device, "where the model runs; auto: cuda if it can")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
-  command->add_option("--dtype", flags->dtype)
+  command->add_option("--dtype", flags->dtype, "of weights and activations; auto: the checkpoint's")
       ->check(CLI::IsMember({"auto", "float32", "bfloat16", "float16"}))
       ->capture_default_str();
   command
@@ -297,23 +339,27 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
       ->capture_default_str();
   command->add_option("--batch", flags->batches, "sequences that decode at once")
       ->delimiter(',')
-      ->capture_default_str();
+      ->check(CLI::Range(1, 4096))
+      ->default_str(absl::StrCat("[", absl::StrJoin(kBatches, ","), "]"));
   command->add_option("--context", flags->contexts, "positions that a decode step reads")
       ->delimiter(',')
+      ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
-  command->add_option("--prefill", flags->prefills, "TOKENSxSEQUENCES")
+  command->add_option("--prefill", flags->prefills, "prompts of so many tokens, so many at once")
       ->delimiter(',')
+      ->type_name("TOKENSxSEQUENCES")
+      ->check(CheckPrefill)
       ->capture_default_str();
   command->add_option("--output", flags->output, "tokens of an answer")
       ->check(CLI::Range(16, 4096))
       ->capture_default_str();
-  command->add_option("--max-batch", flags->max_batch)
+  command->add_option("--max-batch", flags->max_batch, "as engine.max_batch")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
-  command->add_option("--max-context", flags->max_context)
+  command->add_option("--max-context", flags->max_context, "as engine.max_context")
       ->check(CLI::Range(16, 1 << 20))
       ->capture_default_str();
-  command->add_option("--prefill-chunk", flags->prefill_chunk)
+  command->add_option("--prefill-chunk", flags->prefill_chunk, "as engine.prefill_chunk")
       ->check(CLI::Range(16, 65536))
       ->capture_default_str();
   command->add_flag("--no-telemetry", flags->no_telemetry,
@@ -331,7 +377,7 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
       "counted.\n\n"
       "Examples:\n"
       "  penstock bench /models/qwen --load-format dummy --json bench.json\n"
-      "  penstock bench build/demo/model --device cpu --suite decode --batch 1,4\n"
+      "  penstock bench build/demo-model --device cpu --suite decode --batch 1,4\n"
       "  penstock bench /models/qwen --load-format dummy --suite decode --output 1024 --shadow "
       "0.01");
   command->callback([flags, exit_code] { *exit_code = Run(*flags); });

@@ -89,6 +89,12 @@ class EngineBench::State {
 
   const ModelSpec& spec() const { return engine_->model_spec(); }
 
+  // The last token of an answer is not computed.
+  std::int64_t Positions(const BenchCase& bench_case) const {
+    const Lengths lengths = LengthsOf(bench_case);
+    return std::int64_t{lengths.prompt} + lengths.output - 1;
+  }
+
   absl::StatusOr<BenchRow> Run(const BenchCase& bench_case) {
     BenchRow row;
     row.measured = bench_case;
@@ -143,19 +149,26 @@ class EngineBench::State {
   }
 
  private:
+  struct Lengths {
+    int prompt = 0, output = 0;  // tokens
+  };
+  Lengths LengthsOf(const BenchCase& bench_case) const {
+    if (bench_case.kind != BenchCase::Kind::kDecode) return {bench_case.prompt, bench_case.output};
+    // Early ones decode while the prompts of the others are computed; they must not end before.
+    // The contexts' mean is centred on the wanted one.
+    const int prefill_steps =
+        static_cast<int>(std::int64_t{bench_case.sequences} * bench_case.prompt / prefill_chunk_) +
+        1;
+    return {std::max(1, bench_case.prompt - bench_case.output / 2 - prefill_steps / 2),
+            bench_case.output + prefill_steps};
+  }
+
   SequenceSpec Sequence(const BenchCase& bench_case, int index) {
     SequenceSpec sequence;
     sequence.id = ++last_id_;
     sequence.router =
         bench_case.routers[static_cast<std::size_t>(index) % bench_case.routers.size()];
-    int prompt = bench_case.prompt, output = bench_case.output;
-    if (bench_case.kind == BenchCase::Kind::kDecode) {
-      // Early ones decode while the prompts of the others are computed; they must not end before.
-      // The contexts' mean is centred on the wanted one.
-      const int prefill_steps = bench_case.sequences * prompt / prefill_chunk_ + 1;
-      output += prefill_steps;
-      prompt = std::max(1, prompt - bench_case.output / 2 - prefill_steps / 2);
-    }
+    const auto [prompt, output] = LengthsOf(bench_case);
     std::uniform_int_distribution<TokenId> token(0, static_cast<TokenId>(config_.vocab_size) - 1);
     for (int i = 0; i < prompt; ++i) sequence.prompt.push_back(token(random_));
     sequence.sampling.temperature = 0;
@@ -246,6 +259,10 @@ int EngineBench::Fitting(int positions) const {
   const ModelSpec& s = spec();
   const std::int64_t blocks = (positions + s.block_tokens - 1) / s.block_tokens;
   return static_cast<int>(s.num_blocks / blocks);
+}
+
+std::int64_t EngineBench::Positions(const BenchCase& bench_case) const {
+  return state_->Positions(bench_case);
 }
 
 absl::StatusOr<BenchRow> EngineBench::Run(const BenchCase& bench_case) {

@@ -68,6 +68,8 @@ class EngineBench {
   const ModelSpec& spec() const;
   // The largest number of sequences of so many positions that the KV cache holds.
   int Fitting(int positions) const;
+  // That the longest sequence of a case takes. Run is for those that spec().max_context covers.
+  std::int64_t Positions(const BenchCase& bench_case) const;
   // Runs one case to its end.
   absl::StatusOr<BenchRow> Run(const BenchCase& bench_case);
 

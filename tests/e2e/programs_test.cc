@@ -171,15 +171,42 @@ TEST(ProgramsTest, TheEngineBenchMeasuresEverySuiteOnACpu) {
   EXPECT_FALSE(rows[0].contains("shadow_seconds"));
   EXPECT_EQ(rows[1]["shadowed_steps"], rows[1]["steps"]);
   EXPECT_GT(rows[1]["shadow_seconds"], 0);
-  const ProgramResult bad = RunProgram(
-      "penstock", {"bench", model.folder() + "/model", "--device", "cpu", "--prefill", "4"});
-  EXPECT_EQ(bad.exit_code, 1);
-  EXPECT_THAT(bad.output, HasSubstr("--prefill: got 4, want TOKENSxSEQUENCES"));
   const ProgramResult no_gpu =
       RunProgram("penstock",
                  {"bench", model.folder() + "/model", "--load-format", "dummy", "--device", "cpu"});
   EXPECT_EQ(no_gpu.exit_code, 1);
   EXPECT_THAT(no_gpu.output, HasSubstr("dummy weights are made on a GPU"));
+}
+
+TEST(ProgramsTest, TheEngineBenchRefusesWhatItCannotMeasureBeforeItMeasures) {
+  const std::string model = TinyModel::Get().folder() + "/model";
+  struct Case {
+    std::vector<std::string> options;
+    int exit_code;
+    std::string want;
+  };
+  for (const Case& wrong : std::vector<Case>{
+           {{"--prefill", "4"}, 2, "--prefill: got 4, want TOKENSxSEQUENCES"},
+           {{"--prefill", "4x2y"}, 2, "--prefill: got 4x2y, want TOKENSxSEQUENCES"},
+           {{"--batch", "-4"}, 2, "--batch: Value -4 not in range 1 to 4096"},
+           {{"--batch", "2,0"}, 2, "--batch: Value 0 not in range 1 to 4096"},
+           {{"--batch", "4,9", "--max-batch", "8"}, 2, "--batch: got 9, want at most 8"},
+           {{"--context", "0"}, 2, "--context: Value 0 not in range 1 to"},
+           {{"--suite", "decode", "--batch", "1", "--context", "128"},
+            1,
+            "decode B=1 at 128: a sequence has 162 positions, want at most 128"},
+           {{"--suite", "prefill", "--prefill", "16x1,129x1"},
+            1,
+            "prefill 129 x 1: a sequence has 129 positions, want at most 128"},
+           {{"--json", "/nowhere/bench.json"}, 1, "--json: cannot write /nowhere/bench.json"}}) {
+    std::vector<std::string> arguments = {"bench",           model, "--device", "cpu",
+                                          "--max-context",   "128", "--output", "64",
+                                          "--prefill-chunk", "32"};
+    arguments.insert(arguments.end(), wrong.options.begin(), wrong.options.end());
+    const ProgramResult result = RunProgram("penstock", arguments);
+    EXPECT_EQ(result.exit_code, wrong.exit_code) << result.output;
+    EXPECT_THAT(result.output, AllOf(HasSubstr(wrong.want), Not(HasSubstr("tok/s"))));
+  }
 }
 
 TEST(ProgramsTest, TheClientAnswersScoresAndLists) {
