@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "clients/cpp/terminal/usage.h"
 #include "server/backend.h"
 #include "server/commands.h"
 #include "server/init_router.h"
@@ -109,7 +110,7 @@ void AddDemoModelCommand(CLI::App* app, int* exit_code) {
   command
       ->add_option("--max-shard-bytes", flags->max_shard_bytes,
                    "with --random: of one file; 0: a single file")
-      ->check(CLI::NonNegativeNumber)
+      ->check(client::NotNegative())
       ->capture_default_str();
   command->footer(
       "The packages of the demo's routers go to DIR/routers/KIND.\n\n"

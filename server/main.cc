@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "CLI/CLI.hpp"
+#include "clients/cpp/terminal/usage.h"
 #include "server/commands.h"
 
 int main(int argc, char** argv) {
@@ -20,6 +21,7 @@ int main(int argc, char** argv) {
   penstock::AddDemoModelCommand(&app, &exit_code);
   penstock::AddReportCommand(&app, &exit_code);
   penstock::AddBenchCommand(&app, &exit_code);
+  penstock::client::ExplainUsage(app, "penstock: ");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

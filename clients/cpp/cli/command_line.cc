@@ -5,6 +5,7 @@
 
 #include "clients/cpp/cli/commands.h"
 #include "clients/cpp/error.h"
+#include "clients/cpp/terminal/usage.h"
 
 namespace penstock::client {
 namespace {
@@ -67,7 +68,7 @@ int RunCli(const std::vector<std::string>& arguments, Terminal& terminal) {
       ->envname("PENSTOCK_TENANT");
   app.add_option("--timeout", invocation.timeout_seconds, "Deadline of each call; 0: none")
       ->type_name("SECONDS")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NotNegative());
   app.add_flag("--json", invocation.json, "Replies as JSON, one object per line");
   AddGenerateCommand(app, invocation);
   AddChatCommand(app, invocation);
@@ -81,6 +82,7 @@ int RunCli(const std::vector<std::string>& arguments, Terminal& terminal) {
   AddReportCommand(app, invocation);
   AddOutcomeCommand(app, invocation);
   AddDemoCommand(app, invocation);
+  ExplainUsage(app, "error: ");
 
   absl::Status status;
   try {

@@ -94,7 +94,7 @@ void AddGenerateCommand(CLI::App& app, Invocation& invocation) {
   AddRequestFlags(*command, flags->request, true);
   command->callback([flags, &invocation] {
     if (flags->request.n && (*flags->request.n < 1 || *flags->request.n > 128)) {
-      throw CLI::ValidationError("--n", "want 1 to 128");
+      throw CLI::ValidationError("--n", absl::StrCat("got ", *flags->request.n, ", want 1 to 128"));
     }
     const std::string prompt =
         PromptText(flags->words, invocation.terminal.in, invocation.terminal.in_is_terminal);

@@ -149,13 +149,15 @@ std::string PromptText(const std::vector<std::string>& words, std::istream& in,
                        bool in_is_terminal) {
   const bool from_stream = words.empty() || (words.size() == 1 && words[0] == "-");
   if (from_stream && in_is_terminal) {
-    throw CLI::ValidationError("PROMPT", "missing: give it as an argument or on standard input");
+    throw CLI::ValidationError("PROMPT",
+                               "got nothing, want a text as an argument or on standard input");
   }
   std::string text =
       from_stream ? std::string(std::istreambuf_iterator<char>(in), {}) : absl::StrJoin(words, " ");
   // The line end of `echo` and of editors is no part of the prompt.
   if (from_stream && !text.empty() && text.back() == '\n') text.pop_back();
-  if (text.empty()) throw CLI::ValidationError("PROMPT", "is empty");
+  if (text.empty())
+    throw CLI::ValidationError("PROMPT", "got an empty text, want at least a character");
   return text;
 }
 

@@ -5,6 +5,7 @@
 #include "clients/cpp/cli/commands.h"
 #include "clients/cpp/cli/json.h"
 #include "clients/cpp/terminal/table.h"
+#include "clients/cpp/terminal/usage.h"
 
 namespace penstock::client {
 namespace {
@@ -118,7 +119,7 @@ void AddServerCommands(CLI::App& app, Invocation& invocation) {
   CLI::Option* within =
       drain->add_option("--within", *seconds, "Cut off what runs longer (unset: as configured)")
           ->type_name("SECONDS")
-          ->check(CLI::NonNegativeNumber);
+          ->check(NotNegative());
   drain->callback([seconds, within, &invocation] {
     const bool has_timeout = within->count() > 0;
     invocation.run = [seconds, has_timeout, &invocation] {
