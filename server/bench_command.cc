@@ -221,10 +221,9 @@ absl::Status CheckCases(const std::vector<BenchCase>& cases, const EngineBench& 
 }
 
 absl::Status Measure(const BenchFlags& flags) {
-  std::ofstream out;
-  if (!flags.json.empty()) {
-    out.open(flags.json);
-    if (!out) return absl::UnavailableError(absl::StrCat("--json: cannot write ", flags.json));
+  // Said before hours of measuring; what the file has stays until there is something new.
+  if (!flags.json.empty() && !std::ofstream(flags.json, std::ios::app)) {
+    return absl::UnavailableError(absl::StrCat("--json: cannot write ", flags.json));
   }
   std::vector<PrefillShape> prefills;
   for (const std::string& text : flags.prefills) prefills.push_back(ParsePrefill(text).value());
@@ -289,6 +288,7 @@ absl::Status Measure(const BenchFlags& flags) {
     report["rows"].push_back(ToJson(row));
   }
   if (flags.json.empty()) return absl::OkStatus();
+  std::ofstream out(flags.json);
   out << report.dump(2) << "\n";
   out.flush();
   return out ? absl::OkStatus()

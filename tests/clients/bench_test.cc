@@ -14,6 +14,7 @@
 namespace penstock::client {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 WorkloadOptions Mix(const std::string& routers) {
@@ -235,6 +236,12 @@ INSTANTIATE_TEST_SUITE_P(
         UsageCase{"NoEnd", {"-c", "1"}, "--requests or --duration"},
         UsageCase{"ZeroConcurrency", {"-c", "0", "-n", "1"}, "--concurrency"},
         UsageCase{"NegativeRate", {"-r", "-1", "-n", "1"}, "--rate"},
+        UsageCase{"DurationBelowZero",
+                  {"-c", "1", "-d", "-1"},
+                  "--duration: got -1, want a number above 0\n"},
+        UsageCase{"SeedBelowZero",
+                  {"-c", "1", "-n", "1", "--seed", "-1"},
+                  "--seed: got -1, want a whole number of 0 or more\n"},
         UsageCase{"BadMix", {"-c", "1", "-n", "1", "--routers", "a=0"}, "--routers"},
         UsageCase{"BadLength", {"-c", "1", "-n", "1", "--prompt-tokens", "9-3"}, "--prompt-tokens"},
         UsageCase{
@@ -301,9 +308,17 @@ TEST_F(Bench, AFailedRequestIsAFailureUnlessAllowed) {
       "mlp", RichStatus(grpc::StatusCode::RESOURCE_EXHAUSTED, "full", "QUEUE_FULL", "", 1));
   const Outcome strict = Run({"-c", "2", "-n", "10", "--routers", "linear,mlp"});
   EXPECT_EQ(strict.code, 1);
-  EXPECT_THAT(strict.err, HasSubstr("5 of 10 requests failed"));
+  EXPECT_THAT(strict.err, AllOf(HasSubstr("5 of 10 requests failed; the first: full"),
+                                HasSubstr("reason: QUEUE_FULL")));
   EXPECT_THAT(strict.out, HasSubstr("RESOURCE_EXHAUSTED (QUEUE_FULL)  mlp            5\n"));
   EXPECT_EQ(Run({"-c", "2", "-n", "10", "--routers", "linear,mlp", "--allow-errors"}).code, 0);
+}
+
+TEST_F(Bench, AReportThatCannotBeWrittenIsSaidBeforeAnyRequest) {
+  const Outcome outcome = Run({"-c", "1", "-n", "1", "--json", "/nonexistent/report.json"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("--json: cannot write /nonexistent/report.json"));
+  EXPECT_TRUE(server_.inference.requests().empty());
 }
 
 TEST_F(Bench, WritesItsReportToAFile) {

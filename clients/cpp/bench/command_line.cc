@@ -10,6 +10,7 @@
 #include "clients/cpp/client.h"
 #include "clients/cpp/error.h"
 #include "clients/cpp/terminal/interrupts.h"
+#include "clients/cpp/terminal/usage.h"
 
 namespace penstock::client {
 namespace {
@@ -58,11 +59,11 @@ void AddFlags(CLI::App& app, BenchFlags& flags) {
   app.add_option("-n,--requests", flags.load.requests, "Requests to send")
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}));
   app.add_option("-d,--duration", flags.duration_seconds, "Seconds to send for")
-      ->check(CLI::PositiveNumber);
+      ->check(AboveZero());
   app.add_option("--warmup", flags.warmup, "Requests sent before, not counted")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NotNegative());
   app.add_option("--timeout", flags.timeout_seconds, "Deadline of each request in seconds; 0: none")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NotNegative());
   app.add_option("--seed", flags.load.seed, "Of prompts, lengths and arrivals")
       ->capture_default_str();
 
@@ -98,7 +99,8 @@ std::vector<std::string> ReadPrompts(const std::string& path) {
   for (std::string line; std::getline(file, line);) {
     if (!line.empty()) prompts.push_back(line);
   }
-  if (prompts.empty()) throw CLI::ValidationError("--prompt-file", path + " holds no prompt");
+  if (prompts.empty())
+    throw CLI::ValidationError("--prompt-file", path + ": got no prompt, want one a line");
   return prompts;
 }
 
@@ -163,6 +165,10 @@ LoadResult RunLoad(const std::vector<Client*>& clients, const LoadOptions& load,
   return result;
 }
 
+absl::Status CannotWrite(const std::string& path) {
+  return absl::UnavailableError(absl::StrCat("--json: cannot write ", path));
+}
+
 absl::Status WriteReport(const std::string& path, const std::string& json, Terminal& terminal) {
   if (path == "-") {
     terminal.out << json << std::flush;
@@ -171,11 +177,26 @@ absl::Status WriteReport(const std::string& path, const std::string& json, Termi
   std::ofstream file(path);
   file << json;
   file.close();
-  if (!file) return absl::UnknownError(absl::StrCat("can't write ", path));
-  return absl::OkStatus();
+  return file ? absl::OkStatus() : CannotWrite(path);
+}
+
+// What the first of them said, with its reason and field, beside how many there are.
+absl::Status Failed(const LoadReport& report) {
+  absl::Status status(report.first_error.code(),
+                      absl::StrCat(report.all.failed, " of ", report.all.requests,
+                                   " requests failed; the first: ", report.first_error.message()));
+  report.first_error.ForEachPayload([&status](absl::string_view type, const absl::Cord& payload) {
+    status.SetPayload(type, payload);
+  });
+  return status;
 }
 
 absl::Status Run(const BenchFlags& flags, Terminal& terminal) {
+  // Said before any load; what the file has stays until there is something new.
+  if (!flags.json_file.empty() && flags.json_file != "-" &&
+      !std::ofstream(flags.json_file, std::ios::app)) {
+    return CannotWrite(flags.json_file);
+  }
   std::vector<std::unique_ptr<Client>> owned;
   std::vector<Client*> clients;
   for (int i = 0; i < flags.connections; ++i) {
@@ -219,8 +240,7 @@ absl::Status Run(const BenchFlags& flags, Terminal& terminal) {
   }
   if (report.interrupted) return absl::CancelledError("interrupted; what runs was cancelled");
   if (report.all.failed > 0 && !flags.allow_errors) {
-    return absl::UnknownError(
-        absl::StrCat(report.all.failed, " of ", report.all.requests, " requests failed"));
+    return Failed(report);
   }
   return absl::OkStatus();
 }
@@ -232,6 +252,7 @@ int RunBench(const std::vector<std::string>& arguments, Terminal& terminal) {
   CLI::App app("Sends load to a Penstock server over gRPC and measures its latencies.",
                "penstock-bench");
   AddFlags(app, flags);
+  ExplainUsage(app, "error: ");
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
     Resolve(flags);

@@ -80,6 +80,7 @@ LoadReport MakeReport(const LoadResult& result) {
   Collected all;
   std::map<std::string, Collected> routers;
   for (const RequestSample& sample : result.samples) {
+    report.first_error.Update(sample.status);
     Collect(sample, all);
     // Refused before a router was assigned, with none asked for.
     Collect(sample, routers[sample.router.empty() ? "(none)" : sample.router]);

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "clients/cpp/bench/load_generator.h"
 
@@ -43,6 +44,7 @@ struct LoadReport {
   absl::Duration
       worst_send_lag;  // actual after scheduled sending; large: the generator itself was too slow
   bool interrupted = false;
+  absl::Status first_error;  // of a request that failed; OK: none did
 };
 
 LoadReport MakeReport(const LoadResult& result);
