@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 #include <mutex>
 #include <utility>
 
@@ -152,11 +153,20 @@ class Server final : public PenstockServer {
     sources.config = [this] { return ToYaml(running_->Get(), Secrets::kHidden); };
     // Before experiments run there is nothing of theirs to take over.
     sources.halts = [this] { return measuring_ ? experiments_->HaltsPage() : WriteHaltsPage({}); };
-    PENSTOCK_ASSIGN_OR_RETURN(ops_, OpsServer::Start(options, std::move(sources)));
+    auto ops = OpsServer::Start(options, std::move(sources));
+    if (!ops.ok()) {
+      return absl::Status(ops.status().code(),
+                          absl::StrCat("listen.ops: ", ops.status().message()));
+    }
+    ops_ = *std::move(ops);
     return absl::OkStatus();
   }
 
   absl::StatusOr<Backend> Load() {
+    if (!std::filesystem::is_directory(config_.model().path())) {
+      return absl::NotFoundError(absl::StrCat("model.path: got '", config_.model().path(),
+                                              "', want the folder of a checkpoint"));
+    }
     ProgressBar bar("loading");
     BackendOptions options = BackendOptionsOfConfig(config_);
     options.progress = [&bar](std::int64_t done, std::int64_t total) { bar.Update(done, total); };

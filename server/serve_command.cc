@@ -82,6 +82,35 @@ std::string PeersOverride(const std::vector<std::string>& peers) {
   return absl::StrCat("experiments.peers.addresses=[", absl::StrJoin(peers, ", ", quoted), "]");
 }
 
+// Ends the process at SIGTERM or SIGINT while there is nothing to drain yet: loading may take
+// minutes.
+class LoadInterrupt {
+ public:
+  explicit LoadInterrupt(const sigset_t& handled) {
+    thread_ = std::thread([waited = Waited(handled)] {
+      int signal = 0;
+      while (sigwait(&waited, &signal) != 0) {
+      }
+      if (signal == SIGUSR1) return;
+      std::cerr << "penstock serve: ended by a signal before it served" << std::endl;
+      _exit(kExitFailure);
+    });
+  }
+  ~LoadInterrupt() {
+    pthread_kill(thread_.native_handle(), SIGUSR1);
+    thread_.join();
+  }
+
+ private:
+  // A reload waits until there is something to reload.
+  static sigset_t Waited(sigset_t handled) {
+    sigdelset(&handled, SIGHUP);
+    return handled;
+  }
+
+  std::thread thread_;
+};
+
 int Serve(const ConfigFlags& flags) {
   // Blocked before any thread starts, so that all of them inherit it and the loop below alone takes
   // them.
@@ -91,7 +120,9 @@ int Serve(const ConfigFlags& flags) {
   // Made before the file is read: a change from then on is one. It reloads by the signal, so that
   // reloads come one after the other.
   FileWatch watch({.path = flags.file, .on_change = [] { kill(getpid(), SIGHUP); }});
+  auto loading = std::make_unique<LoadInterrupt>(signals);
   auto server = PenstockServer::Start(flags.file, flags.overrides);
+  loading.reset();
   if (!server.ok()) {
     std::cerr << "penstock serve: " << server.status().message() << "\n";
     return kExitFailure;

@@ -157,10 +157,13 @@ absl::StatusOr<std::unique_ptr<Model>> CreateReferenceModel(
   try {
     PENSTOCK_ASSIGN_OR_RETURN(ReferenceWeights weights,
                               ReferenceWeights::Create(std::move(checkpoint), layout.element));
-    PENSTOCK_ASSIGN_OR_RETURN(KvCache cache,
-                              KvCache::Create(layout, config.layers, options.num_blocks));
-    ModelSpec spec = SpecOf(weights, cache, options);
-    return std::make_unique<ReferenceModel>(std::move(weights), std::move(cache), std::move(spec));
+    absl::StatusOr<KvCache> cache = KvCache::Create(layout, config.layers, options.num_blocks);
+    if (!cache.ok()) {
+      return absl::Status(cache.status().code(),
+                          absl::StrCat("engine.kv_memory: ", cache.status().message()));
+    }
+    ModelSpec spec = SpecOf(weights, *cache, options);
+    return std::make_unique<ReferenceModel>(std::move(weights), *std::move(cache), std::move(spec));
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory for the model's weights");
   } catch (const c10::Error& error) {
