@@ -56,7 +56,7 @@ int Assign(const AssignFlags& flags) {
   const Policy policy = PolicyOfConfig(*config, /*model_name=*/"", /*max_context=*/0);
   const auto tenant = policy.tenants.find(flags.tenant);
   if (tenant == policy.tenants.end()) {
-    return Fail("--tenant: got '" + flags.tenant + "', want a configured tenant", kExitUsage);
+    return Fail("--tenant: got '" + flags.tenant + "', want a configured tenant", kExitFailure);
   }
   // Without the packages' fingerprints: revisions are a running server's to tell.
   const Assigner assigner({.default_router = policy.default_router,

@@ -55,8 +55,8 @@ std::string Assigner::Why(const Prepared& prepared, Standing standing, int traff
                           " is not of its range, ", Buckets(first, first + experiment.range_size));
     case Standing::kNotExposed:
       return absl::StrCat(name, " does not apply yet: bucket ", traffic_bucket,
-                          " is of its range, but only ", Buckets(first, first + experiment.exposed),
-                          " is exposed");
+                          " is of its range, but not of what is exposed so far, ",
+                          Buckets(first, first + experiment.exposed));
     case Standing::kHalted:
       return absl::StrCat(name, " would take it, but its control arm ", experiment.control,
                           " is halted, and with it the experiment");

@@ -1,7 +1,11 @@
 // The programs as a person calls them: what they print, and their exit codes.
+#include <sys/stat.h>
+
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -94,6 +98,21 @@ TEST(ProgramsTest, WrongUsageExitsWithTwo) {
   EXPECT_EQ(RunProgram("penstock-bench", {"--concurrency", "none"}).exit_code, 2);
 }
 
+TEST(ProgramsTest, AssignExitsWithOneWhereTheRequestWouldBeRefused) {
+  TemporaryFolder folder;
+  const std::string file = folder / "config.yaml";
+  WriteFile(file, "model: {path: m}\n");
+  for (const auto& [option, want] :
+       {std::pair("--tenant", "--tenant: got 'nobody', want a configured tenant"),
+        std::pair("--router",
+                  "--router: got 'nobody', want linear; a router that LoadRouter added")}) {
+    const ProgramResult refused =
+        RunProgram("penstock", {"assign", "--config", file, option, "nobody"});
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_THAT(refused.output, HasSubstr(want));
+  }
+}
+
 TEST(ProgramsTest, CheckConfigPrintsEveryViolation) {
   TemporaryFolder folder;
   const std::string file = folder / "bad.yaml";
@@ -116,8 +135,38 @@ TEST(ProgramsTest, ServeSaysWhatIsWrongAndExitsWithOne) {
   WriteFile(file, "model: {path: /nowhere}\nlisten: {grpc: '127.0.0.1:0', ops: '127.0.0.1:0'}\n");
   const ProgramResult missing = RunProgram("penstock", {"serve", "--config", file});
   EXPECT_EQ(missing.exit_code, 1);
-  EXPECT_THAT(missing.output, HasSubstr("/nowhere"));
+  EXPECT_THAT(missing.output,
+              HasSubstr("model.path: got '/nowhere', want the folder of a checkpoint"));
   EXPECT_EQ(RunProgram("penstock", {"serve", "--config", folder / "none.yaml"}).exit_code, 1);
+}
+
+TEST(ProgramsTest, ServeNamesTheFieldOfAPortThatIsTaken) {
+  ServerProcess server(TinyModel::Get().Config());
+  for (const auto& [field, address] :
+       {std::pair("listen.grpc", server.grpc()), std::pair("listen.ops", server.ops())}) {
+    const ProgramResult taken = RunProgram(
+        "penstock",
+        {"serve", "--config", server.config_file(), "--set", absl::StrCat(field, "=", address)});
+    EXPECT_EQ(taken.exit_code, 1);
+    EXPECT_THAT(taken.output,
+                HasSubstr(absl::StrCat("penstock serve: ", field, ": cannot listen on ", address)));
+  }
+}
+
+TEST(ProgramsTest, ASignalEndsAServerThatIsStillLoading) {
+  TemporaryFolder folder;
+  const std::string file = folder / "config.yaml", pipe = folder / "config.pipe";
+  WriteFile(file, absl::StrCat("model: {path: ", folder.path(),
+                               "}\nlisten: {grpc: '127.0.0.1:0', ops: '127.0.0.1:0'}\n"));
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  // The configuration is written once the server reads it; nobody ever writes the model's shape.
+  ASSERT_EQ(mkfifo((folder / "config.json").c_str(), 0600), 0);
+  constexpr char kScript[] =
+      R"("$0" serve --config "$1" & cat "$2" > "$1"; kill -TERM $!; wait $!)";
+  const ProgramResult ended =
+      RunProgram("/bin/sh", {"-c", kScript, BinaryPath("penstock"), pipe, file});
+  EXPECT_EQ(ended.exit_code, 1);
+  EXPECT_THAT(ended.output, HasSubstr("ended by a signal before it served"));
 }
 
 TEST(ProgramsTest, InspectShowsAPackageAndRefusesAnotherModels) {
