@@ -148,8 +148,10 @@ std::string TableLine(const BenchRow& row) {
   std::string line = absl::StrFormat("%-32s %10.0f %10.3f %6d", row.measured.name,
                                      row.tokens_per_second, 1e3 * row.step_seconds, row.steps);
   if (row.bytes > 0) {
-    absl::StrAppendFormat(&line, " %8.1f %8.2f %9.3f %6.1f %%", row.experts_per_layer,
-                          1e-9 * row.bytes, 1e3 * row.floor_seconds, 100 * row.fraction);
+    absl::StrAppendFormat(&line, " %8.1f %8.2f", row.experts_per_layer, 1e-9 * row.bytes);
+  }
+  if (row.floor_seconds > 0) {
+    absl::StrAppendFormat(&line, " %9.3f %6.1f %%", 1e3 * row.floor_seconds, 100 * row.fraction);
   }
   if (row.shadowed_steps > 0) {
     const double others = row.mean_step_seconds * row.steps - row.shadow_seconds;
@@ -176,6 +178,8 @@ nlohmann::json ToJson(const BenchRow& row) {
   if (row.bytes > 0) {
     json["experts_per_layer"] = row.experts_per_layer;
     json["bytes"] = row.bytes;
+  }
+  if (row.floor_seconds > 0) {
     json["floor_seconds"] = row.floor_seconds;
     json["fraction_of_floor"] = row.fraction;
   }
@@ -272,9 +276,9 @@ absl::Status Measure(const BenchFlags& flags) {
     report["copy_bytes_per_second"] = *copy;
     std::cout << absl::StrFormat("%s, device copy %.2f TB/s\n", CudaDeviceName(), 1e-12 * *copy);
   }
-  std::cout << absl::StrFormat("%-32s %10s %10s %6s %8s %8s %9s %8s\n", "", "tok/s", "ms a step",
-                               "steps", "experts", "GB", "floor ms", "of floor")
-            << std::flush;
+  std::cout << absl::StrFormat("%-32s %10s %10s %6s %8s %8s", "", "tok/s", "ms a step", "steps",
+                               "experts", "GB")
+            << (on_gpu ? absl::StrFormat(" %9s %8s", "floor ms", "of floor") : "") << std::endl;
   for (BenchCase& bench_case : cases) {
     const int fitting = bench->Fitting(bench_case.prompt + bench_case.output);
     if (bench_case.kind == BenchCase::Kind::kDecode && fitting < bench_case.sequences) {
@@ -373,7 +377,8 @@ void AddBenchCommand(CLI::App* app, int* exit_code) {
       ->capture_default_str();
   command->add_option("--json", flags->json, "writes the figures to this file, too");
   command->footer(
-      "The floor is what a decode step must read at 3.12 TB/s, with the experts that it touched as "
+      "On a GPU, the floor is what a decode step must read at 3.12 TB/s, with the experts that it "
+      "touched as "
       "counted.\n\n"
       "Examples:\n"
       "  penstock bench /models/qwen --load-format dummy --json bench.json\n"

@@ -208,8 +208,10 @@ class EngineBench::State {
     if (!experts.empty()) row.experts_per_layer = sum / static_cast<double>(experts.size());
     if (row.experts_per_layer > 0) {
       row.bytes = DecodeBytes(row);
-      row.floor_seconds = row.bytes / kFloorBandwidth;
-      row.fraction = row.floor_seconds / row.step_seconds;
+      if (spec().backend == "cuda") {
+        row.floor_seconds = row.bytes / kFloorBandwidth;
+        row.fraction = row.floor_seconds / row.step_seconds;
+      }
     }
     return row;
   }

@@ -40,7 +40,7 @@ struct BenchRow {
   double tokens_per_second = 0;  // decoded or computed, by the kind
   double experts_per_layer = 0;  // distinct, as counted; 0: not counted
   double bytes = 0;              // that a decode step has to read; 0: not a decode step
-  double floor_seconds = 0;      // bytes ÷ kFloorBandwidth
+  double floor_seconds = 0;      // bytes ÷ kFloorBandwidth; 0: not on a GPU
   double fraction = 0;           // of the floor's speed
   // Over the same steps, with shadow routing.
   double mean_step_seconds = 0;

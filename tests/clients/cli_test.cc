@@ -149,6 +149,15 @@ TEST_F(Cli, GenerateWritesTheTextAlone) {
   EXPECT_EQ(server_.inference.requests().at(0).text(), "Hello you");
 }
 
+TEST_F(Cli, ADeadlineThatPassedIsToldByItsOption) {
+  server_.inference.HangRouter("mlp");
+  const Outcome outcome = Run({"--timeout", "0.25", "generate", "--router", "mlp", "Hello"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_EQ(outcome.err,
+            "error: no whole answer within 0.25 s, the --timeout of a call\n"
+            "  reason: DEADLINE_EXCEEDED\n");
+}
+
 TEST_F(Cli, GenerateReadsThePromptFromStandardInput) {
   EXPECT_EQ(Run({"generate"}, "two\nlines\n").code, 0);
   EXPECT_EQ(server_.inference.requests().at(0).text(), "two\nlines");

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 
+#include "absl/strings/str_cat.h"
 #include "clients/cpp/cli/commands.h"
 #include "clients/cpp/error.h"
 #include "clients/cpp/terminal/usage.h"
@@ -98,6 +99,12 @@ int RunCli(const std::vector<std::string>& arguments, Terminal& terminal) {
     return app.exit(error, terminal.out, terminal.err) == 0 ? 0 : kUsage;
   }
   if (status.ok()) return 0;
+  // Nobody but the deadline of the call says so without a reason.
+  if (absl::IsDeadlineExceeded(status) && GetErrorDetail(status).reason.empty() &&
+      invocation.timeout_seconds > 0) {
+    status = absl::DeadlineExceededError(absl::StrCat(
+        "no whole answer within ", invocation.timeout_seconds, " s, the --timeout of a call"));
+  }
   PrintError(status, terminal);
   return kFailure;
 }
