@@ -95,30 +95,13 @@ def demo_model(model, rounds):
                 f"{resident / weights:.2f}")
 
 
-PAIRED = """
-tenants: [{{name: acme, paired_scoring: true}}]
-experiments:
-  traffic_salt: bench
-  paired_scoring: {{share: {share}, max_cost: 10%}}
-  list:
-    - name: pairs
-      audience: {{tenants: [acme]}}
-      unit: request
-      exposure: 100%
-      arms: [{{name: control, router: linear, share: 5000}}, {{name: treatment, router: mlp, share: 5000}}]
-      control: control
-      primary: {{metric: paired_logprob, better: higher, min_effect: 0.005}}
-"""
-
-
-def paired_scoring(model, rounds, scratch):
+def paired_scoring(model, rounds):
     """What live paired scoring costs the traffic beside it, at its bound."""
+    config = pathlib.Path(__file__).with_name("paired_scoring.yaml")
     servers = []
     for share in "0%", "100%":
-        config = scratch / f"paired-{share[:-1]}.yaml"
-        routers = f"routers: {{root: {model}/routers, load: [{{name: mlp, path: mlp}}]}}"
-        config.write_text(f"model: {{path: {model}}}\n{routers}\nengine: {{kv_memory: 256MiB}}\n" + PAIRED.format(share=share))
-        servers.append(["--config", str(config)])
+        values = {"model.path": model, "routers.root": f"{model}/routers", "experiments.paired_scoring.share": share}
+        servers.append(["--config", str(config)] + [f"--set={path}={value}" for path, value in values.items()])
     traffic = ["--tenant", "acme", "--concurrency", "6", "--requests", "24", "--prompt-tokens", "64", "--output-tokens", "32"]
     with Server(servers[0]) as without, Server(servers[1]) as scoring:
         plain, paired = [], []
@@ -163,8 +146,8 @@ def main():
     row("what", "against", "figure", "ratio or difference")
     row("---", "--:", "--:", "--:")
     demo_model(os.path.abspath(args.model), args.rounds)
+    paired_scoring(os.path.abspath(args.model), args.rounds)
     with tempfile.TemporaryDirectory() as scratch:
-        paired_scoring(os.path.abspath(args.model), args.rounds, pathlib.Path(scratch))
         tiny_model(pathlib.Path(scratch) / "tiny")
 
 

@@ -113,6 +113,16 @@ TEST(ProgramsTest, AssignExitsWithOneWhereTheRequestWouldBeRefused) {
   }
 }
 
+TEST(ProgramsTest, TheServingBenchConfiguresServersThatStart) {
+  const std::string file = PENSTOCK_SOURCE_DIR "/tests/bench/paired_scoring.yaml";
+  for (const std::string share : {"0%", "100%"}) {
+    const ProgramResult checked = RunProgram(
+        "penstock",
+        {"check-config", "--config", file, "--set=experiments.paired_scoring.share=" + share});
+    EXPECT_EQ(checked.exit_code, 0) << checked.output;
+  }
+}
+
 TEST(ProgramsTest, CheckConfigPrintsEveryViolation) {
   TemporaryFolder folder;
   const std::string file = folder / "bad.yaml";
