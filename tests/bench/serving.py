@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BIN = pathlib.Path(os.environ.get("PENSTOCK_BUILD", ROOT / "build/release")) / "bin"
@@ -37,6 +38,7 @@ class Server:
             time.sleep(0.005)
         self.seconds_to_ready = time.perf_counter() - start
         self.weight_bytes, self.grpc = int(serving[1]), serving[2]
+        self.ops = self.find(r" serving .* ops=(\S+)")[1]
         self.kv_tokens = int(self.find(r" serving .* kv_tokens=(\d+)")[1])
 
     def text(self):
@@ -44,6 +46,12 @@ class Server:
 
     def find(self, pattern):
         return re.search(pattern, self.text())
+
+    def metric(self, name):
+        """The sum of a metric's series."""
+        with urllib.request.urlopen(f"http://{self.ops}/metrics") as page:
+            values = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", page.read().decode(), re.MULTILINE)
+        return sum(map(float, values))
 
     def resident_bytes(self):
         status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
@@ -102,12 +110,21 @@ def paired_scoring(model, rounds):
     for share in "0%", "100%":
         values = {"model.path": model, "routers.root": f"{model}/routers", "experiments.paired_scoring.share": share}
         servers.append(["--config", str(config)] + [f"--set={path}={value}" for path, value in values.items()])
-    traffic = ["--tenant", "acme", "--concurrency", "6", "--requests", "24", "--prompt-tokens", "64", "--output-tokens", "32"]
+    requests = 24
+    traffic = ["--tenant", "acme", "--concurrency", "6", "--requests", str(requests), "--prompt-tokens", "64", "--output-tokens", "32"]
     with Server(servers[0]) as without, Server(servers[1]) as scoring:
         plain, paired = [], []
         for seed in range(1, rounds + 1):
             plain.append(load(without, *traffic, "--seed", str(seed))["all"])
             paired.append(load(scoring, *traffic, "--seed", str(seed))["all"])
+            # What is still to be scored must not run beside the other server's traffic.
+            end = time.monotonic() + 60
+            while scoring.metric("penstock_paired_texts_total") < requests * seed:
+                if time.monotonic() > end:
+                    raise SystemExit("texts of paired scoring neither scored nor dropped within a minute")
+                time.sleep(0.02)
+        scored = scoring.metric('penstock_paired_texts_total{[^}]*result="scored"[^}]*}')
+    row("paired scoring: texts scored of those finished", f"{requests * rounds}", f"{scored:.0f}", f"{scored / (requests * rounds):.2f}")
     rate = lambda reports: [report["generated_tokens_per_second"] for report in reports]
     ratio = statistics.median(p / a for a, p in zip(rate(plain), rate(paired)))
     row("paired scoring of at most 10 % of all rows against none, tok/s", f"{statistics.median(rate(plain)):.1f}",
