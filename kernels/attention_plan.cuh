@@ -7,6 +7,9 @@
 
 namespace penstock {
 
+// Softmax is taken by powers of two.
+inline constexpr float kLog2E = 1.44269504088896340736f;
+
 // A piece of prefill: rows of one sequence, and the position of the first.
 struct alignas(16) PrefillTile {
   std::int32_t first_row, num_rows, position, sequence;

@@ -24,13 +24,6 @@ __device__ __forceinline__ void LetNextKernelStart() {
   asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
-// What its writer wrote before a release is visible behind it.
-__device__ __forceinline__ std::int32_t LoadAcquire(const std::int32_t* from) {
-  std::int32_t value;
-  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(from) : "memory");
-  return value;
-}
-
 enum class Overlap { kNone, kWithEarlier };
 
 // Errors stay with the runtime, where cudaGetLastError finds them after a step is captured.

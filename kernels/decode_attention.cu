@@ -6,6 +6,7 @@
 // are computed by themselves and folded in order; a unit that one warp has to itself is folded in
 // registers, the others leave their splits in scratch, and the last warp to arrive folds them. The
 // arithmetic is the same either way, so a row's bits do not show who else was there.
+#include "kernels/between_blocks.cuh"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/decode_split.cuh"
 
@@ -14,7 +15,6 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * 32;
-constexpr float kLog2E = 1.44269504088896340736f;
 
 // Scratch: a ticket per warp of the launch, and splits of the unit that begins in its range.
 struct ScratchLayout {
@@ -24,17 +24,6 @@ struct ScratchLayout {
       : tickets(static_cast<std::int32_t*>(scratch)),
         splits(reinterpret_cast<float*>(tickets + (warps + 3) / 4 * 4)) {}
 };
-
-// What the warp's lanes have written is visible to whoever sees the sum, and what others wrote
-// before they added is visible to the warp.
-__device__ __forceinline__ std::int32_t AddAcquireRelease(std::int32_t* to, std::int32_t value) {
-  std::int32_t old;
-  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], %2;"
-               : "=r"(old)
-               : "l"(to), "r"(value)
-               : "memory");
-  return old;
-}
 
 // Query head: kQueries of them belong to one virtual head, `heads_per_kv` virtual heads to a KV
 // head.

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "kernels/between_blocks.cuh"
 #include "kernels/bulk_copy.cuh"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/grouped_tiles.cuh"

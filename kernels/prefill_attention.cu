@@ -24,7 +24,6 @@ constexpr int kThreads = (kWarpgroups + 1) * 128;
 constexpr int kStages = 4, kQueryStages = 2;
 constexpr int kBlockTokens = 16;  // KvBlocks::block_tokens
 constexpr int kTileBlocks = kTilePositions / kBlockTokens;
-constexpr float kLog2E = 1.44269504088896340736f;
 
 struct Shared {
   std::uint64_t full[kStages], empty[kStages];

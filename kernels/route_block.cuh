@@ -4,35 +4,13 @@
 
 #include <cstdint>
 
+#include "kernels/between_blocks.cuh"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/route_plain.cuh"
 #include "kernels/route_products.cuh"
 #include "kernels/route_scratch.cuh"
 
 namespace penstock {
-
-__device__ __forceinline__ std::uint64_t GlobalNanoseconds() {
-  std::uint64_t time;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time));
-  return time;
-}
-
-// Makes what the block has written before visible to whoever acquires the sum. One thread, behind a
-// barrier of the block.
-__device__ __forceinline__ void AddRelease(std::int32_t* to, std::int32_t value) {
-  asm volatile("red.release.gpu.global.add.s32 [%0], %1;" ::"l"(to), "r"(value) : "memory");
-}
-
-// The value before. What the block wrote before it is visible to whoever acquires the sum, and what
-// others released the block sees behind it.
-__device__ __forceinline__ std::int32_t AddAcquireRelease(std::int32_t* to, std::int32_t value) {
-  std::int32_t old;
-  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], %2;"
-               : "=r"(old)
-               : "l"(to), "r"(value)
-               : "memory");
-  return old;
-}
 
 // kBlocks: of a multiprocessor.
 template <int kBlocks>

@@ -1,5 +1,6 @@
 #include "kernels/route_direct.cuh"
 
+#include "kernels/between_blocks.cuh"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/route_products.cuh"
 #include "kernels/route_scratch.cuh"
@@ -15,12 +16,6 @@ constexpr int kRows = kSegments * kSegmentRows;
 constexpr int kParts = kRouteWarps, kPartValues = kDirectColumns * kRows;
 constexpr int kSharedBytes = kParts * kPartValues * static_cast<int>(sizeof(float));
 constexpr int kWarps = 8, kThreads = kWarps * 32;
-
-__device__ __forceinline__ std::uint64_t GlobalNanoseconds() {
-  std::uint64_t time;
-  asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(time));
-  return time;
-}
 
 // One block's rows: up to two segments of one router.
 class DirectTile {

@@ -13,6 +13,7 @@
 
 #include <cstdint>
 
+#include "kernels/between_blocks.cuh"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/streaming_jobs.cuh"
 #include "kernels/streaming_results.cuh"
