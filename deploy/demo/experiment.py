@@ -2,7 +2,7 @@
 """Experiments between routers on the demo model, from traffic to report: an A/A run, whose report should say that there is no
 difference, and two against routers that are damaged as training can damage them, finite both: one layer's gate sends every row
 to the same four experts; every gate is a hundred times too large, so that one expert gets all the weight. A guardrail should
-halt each while no request is lost. Exits 1 where one of that is not so. Half a minute on two cores.
+halt each while no request is lost. Exits 1 where one of that is not so. Less than a minute on two cores.
 
   make experiment-demo
   deploy/demo/experiment.py --runs paired
