@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <mutex>
 #include <utility>
@@ -64,6 +66,7 @@ class Server final : public PenstockServer {
   absl::Status Start() {
     SetUpLog(config_);
     PENSTOCK_RETURN_IF_ERROR(StartOps());
+    PENSTOCK_RETURN_IF_ERROR(CheckFolders());
     PENSTOCK_ASSIGN_OR_RETURN(Backend backend, Load());
     const ModelSpec spec = backend.model->spec();
     PENSTOCK_RETURN_IF_ERROR(MakeExperiments());
@@ -162,11 +165,34 @@ class Server final : public PenstockServer {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<Backend> Load() {
-    if (!std::filesystem::is_directory(config_.model().path())) {
-      return absl::NotFoundError(absl::StrCat("model.path: got '", config_.model().path(),
-                                              "', want the folder of a checkpoint"));
+  // Before loading, which may take minutes.
+  absl::Status CheckFolders() const {
+    const auto wants = [](const char* field, const std::string& path, const std::string& want) {
+      return absl::NotFoundError(absl::StrCat(field, ": got '", path, "', want ", want));
+    };
+    std::error_code error;
+    const std::string& model = config_.model().path();
+    if (!std::filesystem::is_directory(model, error)) {
+      return wants("model.path", model, "the folder of a checkpoint");
     }
+    const std::string& routers = config_.routers().root();
+    if (!routers.empty() && !std::filesystem::is_directory(routers, error)) {
+      return wants("routers.root", routers, "the folder that router packages are loaded from");
+    }
+    if (config_.state_dir().empty()) return absl::OkStatus();
+    std::filesystem::create_directories(StateFolder(), error);
+    if (error || access(StateFolder().c_str(), W_OK | X_OK) != 0) {
+      return wants("state_dir", config_.state_dir(),
+                   absl::StrCat("a folder that can be written: ",
+                                error ? error.message() : std::strerror(errno)));
+    }
+    return absl::OkStatus();
+  }
+
+  // Of halts.
+  std::string StateFolder() const { return config_.state_dir() + "/experiments"; }
+
+  absl::StatusOr<Backend> Load() {
     ProgressBar bar("loading");
     BackendOptions options = BackendOptionsOfConfig(config_);
     options.progress = [&bar](std::int64_t done, std::int64_t total) { bar.Update(done, total); };
@@ -193,7 +219,7 @@ class Server final : public PenstockServer {
   absl::Status MakeExperiments() {
     LiveExperiments::Options options;
     options.exposure_log = config_.experiments().exposure_log();
-    if (!config_.state_dir().empty()) options.state_folder = config_.state_dir() + "/experiments";
+    if (!config_.state_dir().empty()) options.state_folder = StateFolder();
     options.expert_stats = [this] { return telemetry_->Snapshot(); };
     options.apply = [this] { running_->PutInForce(); };
     options.show = [this](std::vector<ExperimentSeries> series) {

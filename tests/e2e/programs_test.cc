@@ -150,6 +150,27 @@ TEST(ProgramsTest, ServeSaysWhatIsWrongAndExitsWithOne) {
   EXPECT_EQ(RunProgram("penstock", {"serve", "--config", folder / "none.yaml"}).exit_code, 1);
 }
 
+TEST(ProgramsTest, ServeNamesTheFolderThatIsNotThereBeforeItLoads) {
+  TemporaryFolder folder;
+  WriteFile(folder / "file", "no folder");
+  const std::string model = "model.path=" + TinyModel::Get().folder() + "/model";
+  for (const auto& [setting, want] : {
+           std::pair<std::string, std::string>("routers.root=/nowhere",
+                                               "routers.root: got '/nowhere', want the folder that "
+                                               "router packages are loaded from"),
+           {"state_dir=" + folder / "file",
+            "state_dir: got '" + folder / "file" + "', want a folder that can be written: "},
+       }) {
+    const std::string file = folder / "penstock.yaml";
+    WriteFile(file, "listen: {grpc: 127.0.0.1:0, ops: 127.0.0.1:0}\nmodel: {path: m}\n");
+    const ProgramResult refused =
+        RunProgram("penstock", {"serve", "--config", file, "--set", model, "--set", setting});
+    EXPECT_EQ(refused.exit_code, 1);
+    EXPECT_THAT(refused.output, HasSubstr(want));
+    EXPECT_THAT(refused.output, Not(HasSubstr("loading")));
+  }
+}
+
 TEST(ProgramsTest, ServeNamesTheFieldOfAPortThatIsTaken) {
   ServerProcess server(TinyModel::Get().Config());
   for (const auto& [field, address] :
