@@ -9,7 +9,6 @@
 
 #include "kernels/between_blocks.cuh"
 #include "kernels/bulk_copy.cuh"
-#include "kernels/cuda_launch.cuh"
 #include "kernels/grouped_tiles.cuh"
 
 namespace penstock::grouped {
