@@ -60,14 +60,22 @@ __device__ __forceinline__ std::uint64_t StreamingPolicy() {
   return policy;
 }
 
-// Copies `bytes` (multiple of 16) to shared memory and arrives at the barrier, which expects one
-// arrival.
+// Arrives, and lets the phase wait for `bytes` of the copy engine too.
+__device__ __forceinline__ void ArriveExpecting(std::uint64_t* barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+               "r"(bytes)
+               : "memory");
+}
+
+// What ordinary stores and CopyToShared wrote, and this thread knows of, becomes visible to wgmma
+// and the copy engine.
+__device__ __forceinline__ void FenceForAsyncProxy() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Copies `bytes` (multiple of 16) to shared memory; the barrier expects them.
 __device__ __forceinline__ void BulkCopy(void* to, const void* from, int bytes,
                                          std::uint64_t* barrier, std::uint64_t policy) {
-  asm volatile(
-      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-      "r"(bytes)
-      : "memory");
   asm volatile(
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
       "[%0], [%1], %2, [%3], %4;" ::"r"(SharedAddress(to)),

@@ -135,6 +135,7 @@ class BlockStream {
     if (threadIdx.x % 32 == 0) {
       const auto* from = static_cast<const __nv_bfloat16*>(args_.kv.cache) +
                          args_.kv.Offset(block, walk_.unit().head / heads_per_kv_);
+      ArriveExpecting(barriers_ + stage_, kBlockBytes);
       BulkCopy(ring_ + stage_ * kBlockBytes, from, kBlockBytes, barriers_ + stage_, policy_);
     }
     if (++stage_ == kStages) stage_ = 0;

@@ -17,11 +17,13 @@ template <int kBlocks>
 struct RouteBlock {
   static constexpr int kStagedValues = kRouteWarps * kTileValues;
 
-  __device__ RouteBlock(const RouteRowsArgs& route_args, float* shared)
+  // copies: a barrier in shared memory.
+  __device__ RouteBlock(const RouteRowsArgs& route_args, float* shared, std::uint64_t* copies)
       : args(route_args),
         plan(route_args.shape, route_args.plan),
         scratch(route_args.shape, route_args.scratch),
         staged(shared),
+        weights_here(copies),
         warp(static_cast<int>(threadIdx.x) / 32),
         lane(static_cast<int>(threadIdx.x) % 32),
         d(static_cast<int>(route_args.shape.d)),
@@ -57,6 +59,11 @@ struct RouteBlock {
   __device__ static const void* RowOf(const void* weights, std::int64_t row, std::int64_t width) {
     return static_cast<const char*>(weights) +
            row * width * static_cast<std::int64_t>(SizeOf(kElement));
+  }
+
+  // Tiles of rows that a segment has.
+  __device__ static int RowTiles(const RouteSegment& segment) {
+    return (segment.count + kTileRows - 1) / kTileRows;
   }
 
   // The row that this lane reads of a tile; where the segment has none, another of its rows.
@@ -149,6 +156,9 @@ struct RouteBlock {
   const RoutePlanLayout plan;
   const RouteScratch scratch;
   float* const staged;  // [kStagedValues] of shared memory: a tile's sums of every warp
+  // Of the copy engine, and how many phases it has begun.
+  std::uint64_t* const weights_here;
+  int phases = 0;
   const int warp, lane, d, experts;
   bool waited = false;
 };

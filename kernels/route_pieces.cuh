@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/bulk_copy.cuh"
 #include "kernels/route_block.cuh"
 
 namespace penstock {
@@ -26,16 +27,28 @@ class RoutePieces {
   __device__ explicit RoutePieces(Block& block) : b_(block) {}
 
   // Floats of shared memory.
-  static std::int64_t Shared() { return kHiddenValues + kSegmentRows * kSliceStride; }
+  static std::int64_t Shared(const RouteShape& shape) {
+    const std::int64_t slice = kHiddenValues + kSegmentRows * kSliceStride;
+    if (!FitsShared(shape)) return slice;
+    const std::int64_t rows = shape.max_rows < kSegmentRows ? shape.max_rows : kSegmentRows;
+    const int wide = WeightStride<Element::kF32>(shape.d), narrow = RowStride(shape.d);
+    const std::int64_t bytes = kTileColumns * (wide > narrow ? wide : narrow) + rows * narrow;
+    const std::int64_t first = Block::kStagedValues + bytes / kFloatBytes;
+    return first > slice ? first : slice;
+  }
 
-  // The shared gate, or 16 columns of the first product.
+  // The shared gate, or 16 columns of the first product. rehearses: FirstShared does.
   __device__ std::uint64_t First(const RouteSegment& segment, const RouterProgram& program,
-                                 int piece) {
+                                 int piece, bool rehearses) {
     if (piece == kGatePiece && b_.args.shared_gate == nullptr) {
       b_.WaitOnce();
       return GlobalNanoseconds();
     }
     const bool wide = piece != kGatePiece && program.element == Element::kF32;
+    if (FitsShared(b_.args.shape)) {
+      return wide ? FirstShared<Element::kF32>(segment, program, piece, rehearses)
+                  : FirstShared<Element::kBF16>(segment, program, piece, rehearses);
+    }
     return wide ? FirstTiles<Element::kF32>(segment, program, piece)
                 : FirstTiles<Element::kBF16>(segment, program, piece);
   }
@@ -140,19 +153,150 @@ class RoutePieces {
     return program.direct != nullptr ? b_.experts : 0;
   }
 
+  // A first product by way of shared memory: all weights of a piece are on their way before the
+  // rows are there, and what then runs is a short loop. Neighbouring rows stand in other banks.
+  // Measured on an H100: with more rows, a block has several pieces, and waiting for the whole of
+  // each costs more than that saves.
+  static constexpr std::int64_t kMaxSharedRows = 32;
+  static constexpr int kTogether = 2;  // blocks of inputs in one turn of the loop
+  static constexpr int kFloatBytes = static_cast<int>(SizeOf(Element::kF32)), kLine = 128;
+  __host__ __device__ static bool FitsShared(const RouteShape& shape) {
+    return kBlocks == 1 && shape.d <= 2048 && shape.max_rows <= kMaxSharedRows;
+  }
+  template <Element kElement>
+  __host__ __device__ static int WeightStride(std::int64_t d) {
+    const auto bytes = static_cast<int>(d) * static_cast<int>(SizeOf(kElement));
+    return (bytes + kLine - 1) / kLine * kLine + (kElement == Element::kF32 ? 16 : 64);
+  }
+  __host__ __device__ static int RowStride(std::int64_t d) {
+    return WeightStride<Element::kBF16>(d);
+  }
+
+  // rehearses: the block has nothing else to do until the rows are there. So it goes through the
+  // product once, over whatever stands in shared memory, without keeping anything.
+  template <Element kElement>
+  __device__ std::uint64_t FirstShared(const RouteSegment& segment, const RouterProgram& program,
+                                       int piece, bool rehearses) {
+    char* const weights = reinterpret_cast<char*>(b_.staged + Block::kStagedValues);
+    char* const rows = weights + kTileColumns * WeightStride<kElement>(b_.d);
+    const int parity = b_.phases++ % 2;
+    if (threadIdx.x == 0) AskForWeights<kElement>(segment, program, piece, weights);
+    const int blocks = (b_.d + kProductBlock - 1) / kProductBlock;
+    const int begin = b_.warp * blocks / kRouteWarps, end = (b_.warp + 1) * blocks / kRouteWarps;
+    std::uint64_t start = 0;
+#pragma unroll 1
+    for (int pass = rehearses ? 0 : 1; pass < 2; ++pass) {
+      if (pass == 1) {
+        b_.WaitOnce();
+        start = GlobalNanoseconds();
+        StageRows(segment, rows);
+      }
+      __syncthreads();
+      if (pass == 1) WaitBarrier(b_.weights_here, parity);
+      const auto sum = SharedProduct<kElement>(segment, weights, rows, begin,
+                                               pass == 1 ? end : min(begin + kTogether, end));
+      StoreTiles(segment, program, piece, sum, pass == 1);
+    }
+    return start;
+  }
+
+  // One thread. The block is done with what stood there.
+  template <Element kElement>
+  __device__ __forceinline__ void AskForWeights(const RouteSegment& segment,
+                                                const RouterProgram& program, int piece,
+                                                char* weights) const {
+    const int bytes = b_.d * static_cast<int>(SizeOf(kElement));
+    const int first_column = (piece - 1) * kTileColumns;
+    const int columns = piece == kGatePiece ? 1 : min(kTileColumns, segment.columns - first_column);
+    if (b_.phases == 1) {
+      InitBarrier(b_.weights_here, 1);
+      FenceBarrierInit();
+    }
+    const std::uint64_t policy = StreamingPolicy();
+    FenceForAsyncProxy();
+    ArriveExpecting(b_.weights_here, columns * bytes);
+    for (int i = 0; i < columns; ++i) {
+      BulkCopy(weights + i * WeightStride<kElement>(b_.d),
+               ColumnWeights<kElement>(program, piece, first_column + i), bytes, b_.weights_here,
+               policy);
+    }
+  }
+
+  // The segment's rows, [count, RowStride]. The block together; to be read behind a barrier of it.
+  __device__ __forceinline__ void StageRows(const RouteSegment& segment, char* rows) const {
+    const int units = b_.d / 8, all = segment.count * units, stride = RowStride(b_.d);
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < all; i += kRouteThreads) {
+      const int r = i / units, unit = i % units;
+      const auto* from = static_cast<const uint4*>(
+          Block::template RowOf<Element::kBF16>(b_.args.x, segment.rows[r], b_.d));
+      *reinterpret_cast<uint4*>(rows + r * stride + unit * 16) = __ldcg(from + unit);
+    }
+  }
+
+  // Blocks begin … end − 1 of 32 inputs.
+  template <Element kElement>
+  __device__ __forceinline__ TileSum<kElement, Element::kBF16> SharedProduct(
+      const RouteSegment& segment, const char* weights, const char* rows, int begin,
+      int end) const {
+    constexpr auto kSize = static_cast<int>(SizeOf(kElement));
+    constexpr int kRowSize = 2;
+    const int stride = WeightStride<kElement>(b_.d), row_stride = RowStride(b_.d), d = b_.d;
+    const int tiles = Block::RowTiles(segment), last_row = segment.count - 1;
+    const int row = b_.lane / 4, offset = b_.lane % 4 * 8;
+    // What stands where no column or no row is reaches only sums that nobody keeps.
+    const char* const own = weights + row * stride;
+    const char* own_rows[kRowTiles];
+#pragma unroll
+    for (int tile = 0; tile < kRowTiles; ++tile)
+      own_rows[tile] = rows + min(tile * kTileRows + row, last_row) * row_stride;
+    TileSum<kElement, Element::kBF16> sum;
+#pragma unroll kTogether
+    for (int block = begin; block < end; ++block) {
+      const int at = block * kProductBlock + offset;
+      const auto first = LoadShared<kElement>(own + at * kSize, at < d),
+                 second = LoadShared<kElement>(own + 8 * stride + at * kSize, at < d);
+      RawEight<Element::kBF16> x[kRowTiles] = {};
+#pragma unroll
+      for (int tile = 0; tile < kRowTiles; ++tile) {
+        if (tile >= tiles) continue;
+        x[tile] = LoadShared<Element::kBF16>(own_rows[tile] + at * kRowSize, at < d);
+      }
+      sum.Add(first, second, x, tiles);
+    }
+    return sum;
+  }
+
+  // Eight numbers of shared memory; zeros where they are behind a row's end.
+  template <Element kElement>
+  __device__ __forceinline__ static RawEight<kElement> LoadShared(const char* from, bool inside) {
+    constexpr int kUnits = kElement == Element::kF32 ? 2 : 1;
+    RawEight<kElement> raw = {};
+    if (!inside) return raw;
+#pragma unroll
+    for (int i = 0; i < kUnits; ++i) raw.words[i] = reinterpret_cast<const uint4*>(from)[i];
+    return raw;
+  }
+
+  template <Element kElement>
+  __device__ const void* ColumnWeights(const RouterProgram& program, int piece, int column) const {
+    const int direct = DirectColumns(program);
+    return piece == kGatePiece ? b_.args.shared_gate
+           : column < direct
+               ? Block::template RowOf<kElement>(program.direct, column, b_.d)
+               : Block::template RowOf<kElement>(program.first, column - direct, b_.d);
+  }
+
   template <Element kElement>
   __device__ std::uint64_t FirstTiles(const RouteSegment& segment, const RouterProgram& program,
                                       int piece) {
-    const int first_column = (piece - 1) * kTileColumns, direct = DirectColumns(program);
+    const int first_column = (piece - 1) * kTileColumns;
     const void* weights[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       // Columns that are not there take another's weights, and are not stored.
       const int column = min(first_column + b_.lane / 4 + 8 * i, segment.columns - 1);
-      weights[i] = piece == kGatePiece ? b_.args.shared_gate
-                   : column < direct
-                       ? Block::template RowOf<kElement>(program.direct, column, b_.d)
-                       : Block::template RowOf<kElement>(program.first, column - direct, b_.d);
+      weights[i] = ColumnWeights<kElement>(program, piece, column);
     }
     const void* x[kRowTiles];
 #pragma unroll
@@ -171,6 +315,16 @@ class RoutePieces {
           start = GlobalNanoseconds();
         },
         sum);
+    StoreTiles(segment, program, piece, sum, true);
+    return start;
+  }
+
+  // What the warps' sums add up to; without `keep`, nowhere.
+  template <Element kElement>
+  __device__ __forceinline__ void StoreTiles(const RouteSegment& segment,
+                                             const RouterProgram& program, int piece,
+                                             const TileSum<kElement, Element::kBF16>& sum,
+                                             bool keep) const {
     sum.Store(b_.staged + b_.warp * kTileValues);
     __syncthreads();
     for (int i = static_cast<int>(threadIdx.x); i < kTileValues; i += kRouteThreads) {
@@ -178,26 +332,26 @@ class RoutePieces {
       if (r >= segment.count) continue;
       const float total = b_.SumOfWarps(i, 0, kRouteWarps);
       if (piece != kGatePiece) {
-        StoreFirst(segment, program, r, first_column + output, total);
-      } else if (output == 0) {
+        StoreFirst(segment, program, r, (piece - 1) * kTileColumns + output, total, keep);
+      } else if (output == 0 && keep) {
         b_.args.shared_gate_logits[segment.rows[r]] = RoundToBf16OnDevice(total);
       }
     }
-    return start;
   }
 
   __device__ void StoreFirst(const RouteSegment& segment, const RouterProgram& program, int r,
-                             int column, float sum) const {
+                             int column, float sum, bool keep) const {
     const int direct = DirectColumns(program), unit = column - direct;
     if (column >= segment.columns) return;
     const std::int64_t row = segment.rows[r];
     if (column < direct) {
-      __stcg(b_.scratch.direct + row * b_.experts + column, RoundToBf16OnDevice(sum));
+      sum = RoundToBf16OnDevice(sum);
+      if (keep) __stcg(b_.scratch.direct + row * b_.experts + column, sum);
       return;
     }
     if (program.first_bias != nullptr) sum += __ldg(program.first_bias + unit);
     sum = Activate(sum, program.activation);
-    __stcg(b_.scratch.hidden + row * b_.scratch.hidden_stride + unit, sum);
+    if (keep) __stcg(b_.scratch.hidden + row * b_.scratch.hidden_stride + unit, sum);
   }
 
   // x[n] with n known when unrolled.

@@ -82,14 +82,17 @@ template <Element kWeights, Element kRows>
 struct TileSum {
   float chains[kRowTiles][4][4] = {};  // independent of each other
 
+  // tiles: that have rows.
   __device__ __forceinline__ void Add(const RawEight<kWeights>& first,
                                       const RawEight<kWeights>& second,
-                                      const RawEight<kRows> (&rows)[kRowTiles]) {
+                                      const RawEight<kRows> (&rows)[kRowTiles],
+                                      int tiles = kRowTiles) {
     using Weights = SplitEight<kWeights>;
     using Rows = SplitEight<kRows>;
     const Weights a = Split<kWeights>(first), b = Split<kWeights>(second);
 #pragma unroll
     for (int tile = 0; tile < kRowTiles; ++tile) {
+      if (tile >= tiles) continue;
       const Rows x = Split<kRows>(rows[tile]);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {

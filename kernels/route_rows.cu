@@ -22,12 +22,13 @@ constexpr int kFewRowsBlocks = 1, kManyRowsBlocks = 2;
 template <int kBlocks>
 class BlockRouter {
  public:
-  __device__ BlockRouter(const RouteRowsArgs& args, float* shared)
-      : args_(args), block_(args, shared), shared_(shared) {}
+  // copies: [1] of shared memory.
+  __device__ BlockRouter(const RouteRowsArgs& args, float* shared, std::uint64_t* copies)
+      : args_(args), block_(args, shared, copies), shared_(shared) {}
 
   // Floats of shared memory.
   static std::int64_t Shared(const RouteShape& shape) {
-    std::int64_t most = RoutePieces<kBlocks>::Shared();
+    std::int64_t most = RoutePieces<kBlocks>::Shared(shape);
     for (const std::int64_t floats :
          {SegmentDecision<kBlocks>::Shared(shape), ExpertLists<kBlocks>::Shared(shape)}) {
       if (floats > most) most = floats;
@@ -68,7 +69,7 @@ class BlockRouter {
     const bool decides = item.phase == RoutePhase::kDecide;
     std::uint64_t start = 0;
     if (item.phase == RoutePhase::kFirst) {
-      start = RoutePieces<kBlocks>(block_).First(segment, program, item.piece);
+      start = RoutePieces<kBlocks>(block_).First(segment, program, item.piece, rehearses);
     } else if (item.phase == RoutePhase::kModulated) {
       start = RoutePieces<kBlocks>(block_).Modulate(item, segment, program);
     } else {
@@ -113,8 +114,9 @@ template <int kBlocks>
 __global__ void __launch_bounds__(kRouteThreads, kBlocks)
     RouteRows(const __grid_constant__ RouteRowsArgs args, bool rehearses) {
   extern __shared__ __align__(16) float shared[];
+  __shared__ std::uint64_t copies[1];
   LetNextKernelStart();
-  BlockRouter<kBlocks>(args, shared).Run(rehearses);
+  BlockRouter<kBlocks>(args, shared, copies).Run(rehearses);
 }
 
 }  // namespace
@@ -128,8 +130,9 @@ void RouteRowsCuda(const RouteRowsArgs& args, CudaStream stream) {
   const bool many = args.shape.max_rows >= kRowsRoutedApart;
   if (RoutesDirectApart(args.shape)) RouteDirectCuda(args, stream);
   const auto kernel = many ? RouteRows<kManyRowsBlocks> : RouteRows<kFewRowsBlocks>;
-  const auto shared =
-      static_cast<std::size_t>(BlockRouter<kFewRowsBlocks>::Shared(args.shape)) * sizeof(float);
+  const std::int64_t floats = many ? BlockRouter<kManyRowsBlocks>::Shared(args.shape)
+                                   : BlockRouter<kFewRowsBlocks>::Shared(args.shape);
+  const std::size_t shared = static_cast<std::size_t>(floats) * sizeof(float);
   if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                            static_cast<int>(shared)) != cudaSuccess) {
     return;

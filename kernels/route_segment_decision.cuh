@@ -41,6 +41,10 @@ class SegmentDecision {
 #pragma unroll 1
     for (int pass = rehearses && (plain_ || !hidden) ? 0 : 1; pass < 2; ++pass) {
       const int rows = pass == 1 ? segment.count : min(segment.count, kRehearsedRows);
+      RowFacts facts[kOwnRows];
+      if (pass == 1) b_.WaitOnce();
+#pragma unroll
+      for (int n = 0; n < kOwnRows; ++n) facts[n] = FactsOf(segment, b_.warp + n * kRouteWarps);
       if (pass == 1) {
         start = b_.WaitForPieces(item.segment, segment.tiles + segment.slices);
       } else {
@@ -48,12 +52,15 @@ class SegmentDecision {
       }
       MakeLogits(segment, program, rows);
       const float* logits = b_.staged + Block::kStagedValues;
+#pragma unroll 1
       for (int r = b_.warp; r < rows; r += kRouteWarps) {
         if (b_.experts <= 64) {
-          DecideRow<2>(segment, program, r, logits + r * b_.experts, pass == 1);
+          DecideRow<2>(segment, program, facts[0], logits + r * b_.experts, pass == 1);
         } else {
-          DecideRow<8>(segment, program, r, logits + r * b_.experts, pass == 1);
+          DecideRow<8>(segment, program, facts[0], logits + r * b_.experts, pass == 1);
         }
+#pragma unroll
+        for (int n = 1; n < kOwnRows; ++n) facts[n - 1] = facts[n];
       }
     }
     return start;
@@ -61,6 +68,23 @@ class SegmentDecision {
 
  private:
   static constexpr int kRehearsedRows = 4;  // by warps that share no scheduler
+  static constexpr int kOwnRows = kSegmentRows / kRouteWarps;
+
+  // What is known of a row before its logits are, and asked for then: an answer takes a microsecond
+  // while memory is busy.
+  struct RowFacts {
+    std::int64_t row = 0;
+    std::int32_t token = 0;
+    bool failed_before = false, counted = false;
+  };
+  __device__ __forceinline__ RowFacts FactsOf(const RouteSegment& segment, int r) const {
+    if (r >= segment.count) return {};
+    const std::int64_t row = segment.rows[r];
+    return {.row = row,
+            .token = __ldcg(b_.args.token_ids + row),
+            .failed_before = __ldcg(b_.args.failed_layer + row) >= 0,
+            .counted = b_.args.counters != nullptr && __ldcg(b_.args.counted + row) != 0};
+  }
 
   // What this thread multiplies of `second` where the hidden layer is small: a share of an expert's
   // weights.
@@ -271,19 +295,16 @@ class SegmentDecision {
   }
 
   template <int kPerLane>
-  __device__ void DecideRow(const RouteSegment& segment, const RouterProgram& program, int r,
-                            const float* logits, bool keep) const {
-    const std::int64_t row = segment.rows[r];
-    const bool failed_before = __ldcg(b_.args.failed_layer + row) >= 0;
-    const bool wants_counts = b_.args.counters != nullptr && b_.args.counted[row] != 0;
+  __device__ void DecideRow(const RouteSegment& segment, const RouterProgram& program,
+                            const RowFacts& facts, const float* logits, bool keep) const {
+    const std::int64_t row = facts.row;
     float* probabilities = b_.args.probabilities == nullptr || !keep
                                ? nullptr
                                : b_.args.probabilities + row * b_.experts;
     const bool by_table = program.form == HiddenForm::kTable;
     const RouteChoice choice =
         by_table
-            ? DecideByTable(program, b_.args.token_ids[row], b_.experts, k_, b_.args.normalize,
-                            probabilities)
+            ? DecideByTable(program, facts.token, b_.experts, k_, b_.args.normalize, probabilities)
             : DecideByLogits<kPerLane>(logits, b_.experts, k_, b_.args.normalize, probabilities);
     if (!keep) return;
     if (b_.args.logits != nullptr && !by_table) {
@@ -291,8 +312,9 @@ class SegmentDecision {
         b_.args.logits[row * b_.experts + e] = logits[e];
     }
     __syncwarp();
-    if (b_.lane == 0 && !choice.finite && !failed_before) b_.args.failed_layer[row] = b_.args.layer;
-    const bool counts = wants_counts && choice.finite && !failed_before;
+    if (b_.lane == 0 && !choice.finite && !facts.failed_before)
+      b_.args.failed_layer[row] = b_.args.layer;
+    const bool counts = facts.counted && choice.finite && !facts.failed_before;
     if (b_.lane < k_) {
       b_.args.expert_ids[row * k_ + b_.lane] = choice.expert;
       b_.args.weights[row * k_ + b_.lane] = choice.weight;

@@ -27,23 +27,10 @@ __device__ __forceinline__ void Arrive(std::uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
 }
 
-// Arrives, and lets the phase wait for `bytes` of the copy engine too.
-__device__ __forceinline__ void ArriveExpecting(std::uint64_t* barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
-               "r"(bytes)
-               : "memory");
-}
-
 // Arrives when this thread's earlier CopyToShared have landed.
 __device__ __forceinline__ void ArriveAfterCopies(std::uint64_t* barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(SharedAddress(barrier))
                : "memory");
-}
-
-// What ordinary stores and CopyToShared wrote, and this thread knows of, becomes visible to wgmma
-// and the copy engine.
-__device__ __forceinline__ void FenceForAsyncProxy() {
-  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // 16 bytes from global memory, of which the first `valid` (0 or 16) are read and the rest are
