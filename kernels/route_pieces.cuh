@@ -180,7 +180,7 @@ class RoutePieces {
     char* const weights = reinterpret_cast<char*>(b_.staged + Block::kStagedValues);
     char* const rows = weights + kTileColumns * WeightStride<kElement>(b_.d);
     const int parity = b_.phases++ % 2;
-    if (threadIdx.x == 0) AskForWeights<kElement>(segment, program, piece, weights);
+    if (b_.warp == 0) AskForWeights<kElement>(segment, program, piece, weights);
     const int blocks = (b_.d + kProductBlock - 1) / kProductBlock;
     const int begin = b_.warp * blocks / kRouteWarps, end = (b_.warp + 1) * blocks / kRouteWarps;
     std::uint64_t start = 0;
@@ -200,7 +200,7 @@ class RoutePieces {
     return start;
   }
 
-  // One thread. The block is done with what stood there.
+  // One warp, a column a lane. The block is done with what stood there.
   template <Element kElement>
   __device__ __forceinline__ void AskForWeights(const RouteSegment& segment,
                                                 const RouterProgram& program, int piece,
@@ -208,17 +208,19 @@ class RoutePieces {
     const int bytes = b_.d * static_cast<int>(SizeOf(kElement));
     const int first_column = (piece - 1) * kTileColumns;
     const int columns = piece == kGatePiece ? 1 : min(kTileColumns, segment.columns - first_column);
-    if (b_.phases == 1) {
-      InitBarrier(b_.weights_here, 1);
-      FenceBarrierInit();
+    if (b_.lane == 0) {
+      if (b_.phases == 1) {
+        InitBarrier(b_.weights_here, 1);
+        FenceBarrierInit();
+      }
+      ArriveExpecting(b_.weights_here, columns * bytes);
     }
-    const std::uint64_t policy = StreamingPolicy();
+    __syncwarp();
     FenceForAsyncProxy();
-    ArriveExpecting(b_.weights_here, columns * bytes);
-    for (int i = 0; i < columns; ++i) {
-      BulkCopy(weights + i * WeightStride<kElement>(b_.d),
-               ColumnWeights<kElement>(program, piece, first_column + i), bytes, b_.weights_here,
-               policy);
+    if (b_.lane < columns) {
+      BulkCopy(weights + b_.lane * WeightStride<kElement>(b_.d),
+               ColumnWeights<kElement>(program, piece, first_column + b_.lane), bytes,
+               b_.weights_here, StreamingPolicy());
     }
   }
 
