@@ -13,6 +13,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,7 @@ class StepBench {
   StepBench(const DeviceWeights& weights, int context, int max_batch, int max_rows)
       : config_(weights.config()),
         context_(context),
+        max_rows_(max_rows),
         forward_(Must(CudaForward::Create(weights, {.max_rows = max_rows,
                                                     .max_sequences = max_batch,
                                                     .max_context = context,
@@ -80,6 +82,9 @@ class StepBench {
                     router, kRepeats);
   }
 
+  // Distinct experts that a row of the last Decode was given, by layer and draw, on average.
+  double experts() const { return experts_; }
+
   // The same of a decode step, with so many rows of a text beside it.
   double Decode(int batch, int beside, int router) {
     const StepBounds bounds{
@@ -94,6 +99,7 @@ class StepBench {
     Check(cudaStreamEndCapture(stream_, &graph));
     Check(cudaGraphInstantiate(&executable, graph, 0));
     double sum = 0;
+    experts_ = 0;
     random_.seed(static_cast<unsigned>(batch));
     for (int draw = 0; draw < kDraws; ++draw) {
       WriteInputs(bounds, router);
@@ -106,6 +112,7 @@ class StepBench {
         Check(cudaEventRecord(events[static_cast<std::size_t>(i) + 1], stream_));
       }
       sum += MedianBetween(events);
+      experts_ += ExpertsALayer(bounds.rows) / kDraws;
     }
     Check(cudaGraphExecDestroy(executable));
     Check(cudaGraphDestroy(graph));
@@ -133,6 +140,20 @@ class StepBench {
     std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
                      times.end());
     return 1e3 * times[times.size() / 2];
+  }
+
+  // Of the step that ran last.
+  double ExpertsALayer(std::int64_t rows) {
+    const std::int64_t k = config_.top_k, stride = max_rows_ * k;
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(config_.layers * stride));
+    Check(cudaMemcpy(ids.data(), forward_.expert_ids(), ids.size() * sizeof(std::int32_t),
+                     cudaMemcpyDeviceToHost));
+    std::size_t distinct = 0;
+    for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
+      const std::int32_t* first = ids.data() + layer * stride;
+      distinct += std::set<std::int32_t>(first, first + rows * k).size();
+    }
+    return static_cast<double>(distinct) / static_cast<double>(config_.layers);
   }
 
   // router: a program, or −1: all in turn.
@@ -175,9 +196,10 @@ class StepBench {
   }
 
   const ModelConfig& config_;
-  const int context_;
+  const int context_, max_rows_;
   std::mt19937_64 random_{1};
   CudaForward forward_;
+  double experts_ = 0;
   DeviceBuffer cache_;
   StepRouters routers_;
   cudaStream_t stream_ = nullptr;
@@ -222,10 +244,13 @@ int Main(int argc, char** argv) {
   StepBench bench(weights, context, sequences, rows);
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const Wanted& step = steps[i];
-    std::printf("%-10s %9.1f us a step\n", argv[i + 3],
+    const bool decodes = !step.prompts && !step.launched;
+    std::printf("%-10s %9.1f us a step", argv[i + 3],
                 step.prompts    ? bench.Prefill(step.count, step.router)
                 : step.launched ? bench.Mixed(step.count, step.beside, step.router)
                                 : bench.Decode(step.count, step.beside, step.router));
+    if (decodes) std::printf(", %.2f experts a layer", bench.experts());
+    std::printf("\n");
     std::fflush(stdout);
   }
   return 0;
