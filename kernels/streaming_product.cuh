@@ -16,6 +16,7 @@
 #include "kernels/between_blocks.cuh"
 #include "kernels/cuda_launch.cuh"
 #include "kernels/streaming_jobs.cuh"
+#include "kernels/streaming_order.cuh"
 #include "kernels/streaming_results.cuh"
 #include "kernels/streaming_tiles.cuh"
 #include "kernels/tile_copy.cuh"
@@ -98,24 +99,6 @@ class Kernel {
     __syncwarp();
   }
 
-  // ---- Which tiles there are. Those that every row passes need no list.
-  __device__ __forceinline__ int Chunks() const { return (p_.rows + kMaxTokens - 1) / kMaxTokens; }
-
-  __device__ __forceinline__ int FixedTiles() const {
-    return (IsDense(kProduct) ? p_.splits : p_.shared) * p_.row_groups * Chunks();
-  }
-
-  // Chunks of the same weights are neighbours, so that one read of memory serves all.
-  __device__ __forceinline__ Tile FixedTile(int index) const {
-    const int chunks = Chunks(), chunk = index % chunks, rest = index / chunks;
-    const int size = ChunkOf(p_.rows, kMaxTokens), first = chunk * size;
-    const int matrix = rest / p_.row_groups;
-    return {.matrix = matrix + (IsDense(kProduct) ? 0 : p_.experts),
-            .group = rest % p_.row_groups,
-            .first = first,
-            .count = min(size, p_.rows - first)};
-  }
-
   __device__ __forceinline__ bool ListsItself() const {
     return Shape::kBesideOthers && !IsDense(kProduct) && p_.expert_ids != nullptr;
   }
@@ -152,34 +135,9 @@ class Kernel {
     }
   }
 
-  // ---- Weights: one thread.
-  __device__ __forceinline__ Tile TileAt(int index, int all_fixed, bool* jobs_known) const {
-    if (index < p_.fixed_first) return FixedTile(index);
-    index -= p_.fixed_first;
-    const int fixed = all_fixed - p_.fixed_first;
-    const auto spread = [&](int nth) { return FixedTile(p_.fixed_first + nth); };
-    if (index < fixed && index % p_.fixed_every == 0) return spread(index / p_.fixed_every);
-    constexpr Tile kEnd = {.matrix = -1, .group = 0, .first = 0, .count = 0};
-    if constexpr (IsDense(kProduct)) return kEnd;
-    if (!*jobs_known) {
-      if constexpr (kProduct == Product::kGateUp && Shape::kBesideOthers) Guess(index - fixed);
-      WaitBarrier(&shared_.jobs_ready, 0);
-      *jobs_known = true;
-    }
-    const int listed_tiles = shared_.job_count * p_.row_groups, nth = index / p_.fixed_every;
-    if (index >= fixed + listed_tiles) return kEnd;
-    if (index % p_.fixed_every == 0 && nth < fixed) return spread(nth);
-    const int listed = index - min(fixed, nth + 1);
-    // The lists are used up first: their turns take fixed tiles from the end, which meet those of
-    // the turns above at index fixed + listed_tiles.
-    if (listed >= listed_tiles) return spread(fixed - 1 - (listed - listed_tiles));
-    const Job job = jobs_[listed / p_.row_groups];
-    return {.matrix = job.expert,
-            .group = listed % p_.row_groups,
-            .first = job.first,
-            .count = job.count};
-  }
+  __device__ __forceinline__ TileOrder<kProduct, Shape> Order() const { return {p_, jobs_}; }
 
+  // ---- Weights: one thread.
   // Memory has nothing to do until the lists are there. If every expert has one job, listed tile
   // `nth` is of expert nth / row_groups: brought to L2 at about the pace of memory, whoever gets it
   // in the end.
@@ -201,21 +159,9 @@ class Kernel {
     }
   }
 
-  // The columns of a tile: [first, end).
-  __device__ __forceinline__ int FirstColumn(const Tile& tile) const {
-    return IsDense(kProduct) ? tile.matrix * p_.part : 0;
-  }
-  __device__ __forceinline__ int EndColumn(const Tile& tile) const {
-    return IsDense(kProduct) ? min(p_.n, FirstColumn(tile) + p_.part) : p_.n;
-  }
-  // At least one, of zeros where a part of the columns is empty: kTileQueue counts on it.
-  __device__ __forceinline__ int Stages(const Tile& tile) const {
-    return max(1, (EndColumn(tile) - FirstColumn(tile) + kColumns - 1) / kColumns);
-  }
-
   __device__ __forceinline__ void LoadWeights() {
     PrefetchMap(map_);
-    const int fixed = FixedTiles();
+    const int fixed = Order().FixedTiles();
     const std::uint64_t policy = StreamingPolicy();
     bool jobs_known = false;
     Cursor at{.slot = 0, .parity = 1};
@@ -224,15 +170,22 @@ class Kernel {
     [[maybe_unused]] bool ended = false;
     int index = blockIdx.x;
     for (int i = 0;; ++i) {
-      const Tile tile = TileAt(index, fixed, &jobs_known);
+      const Tile tile = Order().At(index, fixed, [&](int listed) {
+        if (!jobs_known) {
+          if constexpr (kProduct == Product::kGateUp && Shape::kBesideOthers) Guess(listed);
+          WaitBarrier(&shared_.jobs_ready, 0);
+          jobs_known = true;
+        }
+        return shared_.job_count;
+      });
       shared_.tiles[i % kTileQueue] = tile;
       Arrive(&shared_.tile_ready[i % kTileQueue]);
       if (tile.matrix < 0) break;
       // Asked for a whole tile before it is needed.
       index = p_.next_tile != nullptr ? gridDim.x + atomicAdd(p_.next_tile, 1) : index + gridDim.x;
-      const int stages = Stages(tile);
+      const int stages = Order().Stages(tile);
       for (int stage = 0; stage < stages; ++stage) {
-        const int column = FirstColumn(tile) + stage * kColumns;
+        const int column = Order().FirstColumn(tile) + stage * kColumns;
         if constexpr (Shape::kBesideOthers) {
           if (!ended && issued++ >= p_.paced) {
             ended = AwaitLanding(landing);
@@ -322,9 +275,9 @@ class Kernel {
         const int place_of = Place(tile, t, &row);
         from[j] = (kProduct == Product::kDown ? place_of : row) * (p_.n / 8) + unit;
       }
-      const int stages = Stages(tile), end = EndColumn(tile);
+      const int stages = Order().Stages(tile), end = Order().EndColumn(tile);
       for (int stage = 0; stage < stages; ++stage) {
-        const int column = FirstColumn(tile) + stage * kColumns;
+        const int column = Order().FirstColumn(tile) + stage * kColumns;
         const std::uint32_t to = tokens_ + at.slot * Shape::kTokenSlotBytes + place;
         const bool inside = column + unit * 8 < end;
         WaitBarrier(&shared_.tokens_empty[at.slot], at.parity);
@@ -377,7 +330,7 @@ class Kernel {
 #pragma unroll
       for (int i = 0; i < kTokens / 2; ++i) sum[block][i] = 0.0f;
     }
-    const int stages = Stages(tile);
+    const int stages = Order().Stages(tile);
     [[maybe_unused]] int weights_done = 0, tokens_done = 0;
     for (int stage = 0; stage < stages; ++stage) {
       const std::uint64_t w = SwizzledOperand(weights_ + weights->slot * Shape::kWeightSlotBytes +
