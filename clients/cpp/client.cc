@@ -2,6 +2,7 @@
 
 #include <grpcpp/create_channel.h>
 
+#include <string>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -84,6 +85,17 @@ bool IsTarget(absl::string_view address) {
          (bracketed || host.find_first_of(":/, ") == absl::string_view::npos);
 }
 
+// ": " and what a channel that is not connected says about it, or nothing.
+std::string WhyUnconnected(v1::InferenceService::Stub& inference) {
+  constexpr absl::Duration kMost = absl::Milliseconds(100);
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + kMost));
+  v1::GetModelInfoResponse response;
+  const grpc::Status status = inference.GetModelInfo(&context, {}, &response);
+  if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return "";
+  return absl::StrCat(": ", status.error_message());
+}
+
 }  // namespace
 
 Client::Client(Options options, std::unique_ptr<Stubs> stubs)
@@ -109,11 +121,12 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(Options options) {
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   const std::shared_ptr<grpc::Channel> channel =
       grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+  auto stubs = std::make_unique<Stubs>(channel);
   if (!channel->WaitForConnected(absl::ToChronoTime(absl::Now() + options.connect_timeout))) {
     return absl::UnavailableError(absl::StrCat("no server answers at ", options.address, " within ",
-                                               absl::FormatDuration(options.connect_timeout)));
+                                               absl::FormatDuration(options.connect_timeout),
+                                               WhyUnconnected(*stubs->inference)));
   }
-  auto stubs = std::make_unique<Stubs>(channel);
   return std::unique_ptr<Client>(new Client(std::move(options), std::move(stubs)));
 }
 

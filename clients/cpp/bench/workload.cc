@@ -39,10 +39,12 @@ absl::Duration PoissonArrivals::Next() {
 }
 
 absl::StatusOr<RouterMix> RouterMix::Parse(std::string_view text) {
+  RouterMix mix;
+  if (text.empty()) return mix;
   std::vector<Share> shares;
   std::set<std::string> names;
   for (const absl::string_view part :
-       absl::StrSplit(absl::string_view(text.data(), text.size()), ',', absl::SkipEmpty())) {
+       absl::StrSplit(absl::string_view(text.data(), text.size()), ',')) {
     const std::pair<std::string, std::string> share = absl::StrSplit(part, absl::MaxSplits('=', 1));
     double weight = 1;
     const bool has_weight = part.find('=') != absl::string_view::npos;
@@ -52,15 +54,15 @@ absl::StatusOr<RouterMix> RouterMix::Parse(std::string_view text) {
           absl::StrCat("weight of ", share.first, ": got ", share.second, ", want above 0"));
     }
     if (share.first.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("got ", part, ", want ROUTER=WEIGHT"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("got '", part, "' in '", std::string(text), "', want ROUTER=WEIGHT"));
     }
     if (!names.insert(share.first).second) {
       return absl::InvalidArgumentError(absl::StrCat(share.first, " is there twice"));
     }
     shares.push_back({.name = share.first, .weight = weight, .credit = 0});
   }
-  RouterMix mix;
-  if (!shares.empty()) mix.shares_ = std::move(shares);
+  mix.shares_ = std::move(shares);
   return mix;
 }
 
