@@ -106,6 +106,12 @@ INSTANTIATE_TEST_SUITE_P(
         UsageCase{"CompareUnknownForm",
                   {"compare", "--routers", "a,b", "--text", "x", "--form", "odd"},
                   "--form: odd not in {auto,lines,json,file}"},
+        UsageCase{"RouterWithoutName",
+                  {"generate", "--router", "a,,b", "x"},
+                  "--router: got 'a,,b', want names such as a,b,c"},
+        UsageCase{"ComparedRouterWithoutName",
+                  {"compare", "--routers", "a,b,", "--text", "x"},
+                  "--routers: got 'a,b,', want names such as a,b,c"},
         UsageCase{"WatchTooOften", {"routers", "stats", "--watch", "0"}, "--watch"}),
     [](const auto& info) { return info.param.name; });
 

@@ -297,11 +297,8 @@ void AddCompareCommand(CLI::App& app, Invocation& invocation) {
   CLI::App* command = AddCommand(
       app, "compare",
       "The same documents under several routers: paired differences of log-likelihood", kExamples);
-  command
-      ->add_option("-r,--routers,--router", flags->routers,
-                   "Two routers or more: a,b,c; the first is what the others are compared with")
-      ->delimiter(',')
-      ->transform(WithoutSpaces())
+  AddNames(*command, "-r,--routers,--router", flags->routers,
+           "Two routers or more: a,b,c; the first is what the others are compared with")
       ->required();
   command
       ->add_option("--text", flags->paths, "Files with documents, a line each; -: standard input")

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 
 namespace penstock::client {
 namespace {
@@ -127,19 +128,27 @@ void Apply(const RequestFlags& flags, v1::GenerateRequest& request) {
   request.mutable_cache()->set_salt(flags.cache_salt);
 }
 
-CLI::Validator WithoutSpaces() {
-  return {[](std::string& text) {
-            text = std::string(absl::StripAsciiWhitespace(text));
-            return std::string();
-          },
-          ""};
+CLI::Option* AddNames(CLI::App& command, const std::string& flag, std::vector<std::string>& names,
+                      const std::string& description) {
+  const std::size_t dashes = flag.find("--");
+  const std::string name = flag.substr(dashes, flag.find(',', dashes) - dashes);
+  const auto take = [&names, name](const std::vector<std::string>& lists) {
+    for (const std::string& list : lists) {
+      if (list.empty()) continue;
+      for (const absl::string_view part : absl::StrSplit(list, ',')) {
+        names.emplace_back(absl::StripAsciiWhitespace(part));
+        if (names.back().empty()) {
+          throw CLI::ValidationError(name, "got '" + list + "', want names such as a,b,c");
+        }
+      }
+    }
+  };
+  return command.add_option_function<std::vector<std::string>>(flag, take, description);
 }
 
 CLI::Option* AddRouterFlag(CLI::App& command, std::vector<std::string>& routers) {
-  return command
-      .add_option("-r,--router", routers, "Router, or several: a,b,c (unset: the server assigns)")
-      ->delimiter(',')
-      ->transform(WithoutSpaces())
+  return AddNames(command, "-r,--router", routers,
+                  "Router, or several: a,b,c (unset: the server assigns)")
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();

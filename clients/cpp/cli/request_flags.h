@@ -33,8 +33,10 @@ void AddRequestFlags(CLI::App& command, RequestFlags& flags, bool with_choices);
 // Fills in all but prompt and router. `flags` has been parsed.
 void Apply(const RequestFlags& flags, v1::GenerateRequest& request);
 
-// Takes spaces off the ends of each value: "a, b" is a and b.
-CLI::Validator WithoutSpaces();
+// An option for lists of names, "a, b,c", whose parts `names` gets; an empty one among others is
+// refused. flag: with a long name.
+CLI::Option* AddNames(CLI::App& command, const std::string& flag, std::vector<std::string>& names,
+                      const std::string& description);
 
 // "a,b,c" given once or several times.
 CLI::Option* AddRouterFlag(CLI::App& command, std::vector<std::string>& routers);
