@@ -1,6 +1,8 @@
 #include "clients/cpp/terminal/usage.h"
 
 #include <cstdint>
+#include <optional>
+#include <string>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -11,23 +13,24 @@
 namespace penstock::client {
 namespace {
 
-std::string Wrong(const std::string& got, const std::string& want) {
-  return absl::StrCat("got ", got, ", want ", want);
+// Refuses text that is not `good`.
+CLI::Validator Want(const std::string& want, bool (*good)(const std::string& text)) {
+  return {[want, good](const std::string& text) {
+            return good(text) ? std::string() : absl::StrCat("got ", text, ", want ", want);
+          },
+          ""};
 }
 
-std::string CheckUnsigned(const std::string& text) {
-  std::uint64_t value = 0;
-  return absl::SimpleAtoi(text, &value) ? "" : Wrong(text, "a whole number of 0 or more");
+template <typename Whole>
+bool IsWhole(const std::string& text) {
+  Whole value = 0;
+  return absl::SimpleAtoi(text, &value);
 }
 
-std::string CheckWhole(const std::string& text) {
-  std::int64_t value = 0;
-  return absl::SimpleAtoi(text, &value) ? "" : Wrong(text, "a whole number");
-}
-
-std::string CheckNumber(const std::string& text) {
+std::optional<double> Number(const std::string& text) {
   double value = 0;
-  return absl::SimpleAtod(text, &value) ? "" : Wrong(text, "a number");
+  if (!absl::SimpleAtod(text, &value)) return std::nullopt;
+  return value;
 }
 
 void CheckNumbers(CLI::App& app) {
@@ -35,11 +38,12 @@ void CheckNumbers(CLI::App& app) {
     // Checks of the option's own come first, and stand behind the type: "INT:INT in [1 - 8]".
     const std::string type = option->get_type_name();
     if (absl::StartsWith(type, "UINT")) {
-      option->check(CLI::Validator(CheckUnsigned, ""));
+      option->check(Want("a whole number of 0 or more", IsWhole<std::uint64_t>));
     } else if (absl::StartsWith(type, "INT")) {
-      option->check(CLI::Validator(CheckWhole, ""));
+      option->check(Want("a whole number", IsWhole<std::int64_t>));
     } else if (absl::StartsWith(type, "FLOAT")) {
-      option->check(CLI::Validator(CheckNumber, ""));
+      option->check(
+          Want("a number", [](const std::string& text) { return Number(text).has_value(); }));
     }
   }
   for (CLI::App* command : app.get_subcommands({})) CheckNumbers(*command);
@@ -62,23 +66,15 @@ void ExplainUsage(CLI::App& app, const std::string& prefix) {
   });
 }
 
+// NaN is neither.
 CLI::Validator NotNegative() {
-  return {[](const std::string& text) {
-            double value = 0;
-            return absl::SimpleAtod(text, &value) && value >= 0
-                       ? std::string()
-                       : Wrong(text, "a number of 0 or more");
-          },
-          ""};
+  return Want("a number of 0 or more",
+              [](const std::string& text) { return Number(text).value_or(-1) >= 0; });
 }
 
 CLI::Validator AboveZero() {
-  return {[](const std::string& text) {
-            double value = 0;
-            return absl::SimpleAtod(text, &value) && value > 0 ? std::string()
-                                                               : Wrong(text, "a number above 0");
-          },
-          ""};
+  return Want("a number above 0",
+              [](const std::string& text) { return Number(text).value_or(0) > 0; });
 }
 
 }  // namespace penstock::client
