@@ -29,7 +29,8 @@ struct RouteBlock {
         d(static_cast<int>(route_args.shape.d)),
         experts(static_cast<int>(route_args.shape.experts)) {}
 
-  // Nothing that other kernels write, or that this one writes, is touched before.
+  // Nothing that other kernels write, or that this one writes, is touched before; but rehearsals
+  // read some of it, and keep nothing.
   __device__ void WaitOnce() {
     if (!waited) WaitForEarlierKernels();
     waited = true;

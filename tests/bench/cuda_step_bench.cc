@@ -1,11 +1,12 @@
 // Time of a step on the GPU alone, run back to back, with no engine and no copies around it.
 //   cuda_step_bench CONFIG_FOLDER CONTEXT STEP…
 // STEP: 16 is a decode step of 16 sequences at CONTEXT, as a graph, the mean over several draws of
-// their tokens; 2048p is 2,048 rows of prompts of CONTEXT tokens each. Random weights, keys and
-// values; the model's own gates as the router. 16@4 has router program 4 of
-// tests/bench/step_routers.h, 16@mixed has all of them in turn. 16+8 is a decode step of 16 with 8
-// rows of a text beside it, whose logits are all wanted: what paired scoring makes of a step;
-// launched kernel by kernel, and 16+8g as a graph. A step's parts: run it under ncu.
+// their tokens, and how many experts a layer they touched; 2048p is 2,048 rows of prompts of
+// CONTEXT tokens each. Random weights, keys and values; the model's own gates as the router. 16@4
+// has router program 4 of tests/bench/step_routers.h, 16@mixed has all of them in turn. 16+8 is a
+// decode step of 16 with 8 rows of a text beside it, whose logits are all wanted: what paired
+// scoring makes of a step; launched kernel by kernel, and 16+8g as a graph. A step's parts: run it
+// under ncu.
 #include <cuda_runtime_api.h>
 
 #include <algorithm>

@@ -43,8 +43,8 @@ absl::StatusOr<RouterMix> RouterMix::Parse(std::string_view text) {
   if (text.empty()) return mix;
   std::vector<Share> shares;
   std::set<std::string> names;
-  for (const absl::string_view part :
-       absl::StrSplit(absl::string_view(text.data(), text.size()), ',')) {
+  const absl::string_view all(text.data(), text.size());
+  for (const absl::string_view part : absl::StrSplit(all, ',')) {
     const std::pair<std::string, std::string> share = absl::StrSplit(part, absl::MaxSplits('=', 1));
     double weight = 1;
     const bool has_weight = part.find('=') != absl::string_view::npos;
@@ -55,7 +55,7 @@ absl::StatusOr<RouterMix> RouterMix::Parse(std::string_view text) {
     }
     if (share.first.empty()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("got '", part, "' in '", std::string(text), "', want ROUTER=WEIGHT"));
+          absl::StrCat("got '", part, "' in '", all, "', want ROUTER=WEIGHT"));
     }
     if (!names.insert(share.first).second) {
       return absl::InvalidArgumentError(absl::StrCat(share.first, " is there twice"));

@@ -1,8 +1,10 @@
 #include "clients/cpp/cli/request_flags.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <istream>
 #include <iterator>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -29,6 +31,15 @@ std::optional<TokenBias> ParseBias(const std::string& text) {
 
 std::string CheckBias(const std::string& text) {
   return ParseBias(text) ? "" : "got " + text + ", want TOKEN_ID=BIAS";
+}
+
+// Of "a, b": a and b; of an empty text none.
+std::vector<std::string> Names(const std::string& list) {
+  std::vector<std::string> names;
+  if (list.empty()) return names;
+  for (const absl::string_view part : absl::StrSplit(list, ','))
+    names.emplace_back(absl::StripAsciiWhitespace(part));
+  return names;
 }
 
 }  // namespace
@@ -130,20 +141,19 @@ void Apply(const RequestFlags& flags, v1::GenerateRequest& request) {
 
 CLI::Option* AddNames(CLI::App& command, const std::string& flag, std::vector<std::string>& names,
                       const std::string& description) {
-  const std::size_t dashes = flag.find("--");
-  const std::string name = flag.substr(dashes, flag.find(',', dashes) - dashes);
-  const auto take = [&names, name](const std::vector<std::string>& lists) {
+  const auto take = [&names](const std::vector<std::string>& lists) {
     for (const std::string& list : lists) {
-      if (list.empty()) continue;
-      for (const absl::string_view part : absl::StrSplit(list, ',')) {
-        names.emplace_back(absl::StripAsciiWhitespace(part));
-        if (names.back().empty()) {
-          throw CLI::ValidationError(name, "got '" + list + "', want names such as a,b,c");
-        }
-      }
+      for (std::string& name : Names(list)) names.push_back(std::move(name));
     }
   };
-  return command.add_option_function<std::vector<std::string>>(flag, take, description);
+  const auto check = [](const std::string& list) {
+    const std::vector<std::string> parts = Names(list);
+    return std::count(parts.begin(), parts.end(), "") == 0
+               ? ""
+               : "got '" + list + "', want names such as a,b,c";
+  };
+  return command.add_option_function<std::vector<std::string>>(flag, take, description)
+      ->check(CLI::Validator(check, ""));
 }
 
 CLI::Option* AddRouterFlag(CLI::App& command, std::vector<std::string>& routers) {

@@ -34,7 +34,7 @@ void AddRequestFlags(CLI::App& command, RequestFlags& flags, bool with_choices);
 void Apply(const RequestFlags& flags, v1::GenerateRequest& request);
 
 // An option for lists of names, "a, b,c", whose parts `names` gets; an empty one among others is
-// refused. flag: with a long name.
+// refused.
 CLI::Option* AddNames(CLI::App& command, const std::string& flag, std::vector<std::string>& names,
                       const std::string& description);
 
